@@ -1,0 +1,123 @@
+"""The contract of a prior: what it can do is declared, never guessed."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from typing import Any, ClassVar, Self
+
+import torch
+
+from invrestore._checks import check_nonnegative
+from invrestore._types import PerImage, Shape, Tensor
+from invrestore.errors import CapabilityError
+from invrestore.operators import LinearOperator
+
+__all__ = ["Capability", "Prior"]
+
+
+class Capability(enum.Enum):
+    """What a prior can do; a solver names what it needs and ``solve`` compares before iteration 1."""
+
+    VALUE = "value"
+    """``value(x)``: lam * g(x) for each image."""
+    GRAD = "grad"
+    """``grad(x)``: gradient of lam * g at x."""
+    PROX = "prox"
+    """``prox(v, step)``: argmin_x step * lam * g(x) + 1/2 ||x - v||^2."""
+    ANALYSIS = "analysis"
+    """g(x) = h(K x) with ``analysis(shape)`` = K and ``dual_prox(q, bound)`` the prox of h's conjugate."""
+    DENOISE = "denoise"
+    """``denoise(x, sigma)``: an image with white noise of standard deviation sigma removed."""
+    LATENT = "latent"
+    """``generate(z)``: an image from a latent vector."""
+    RESTORE = "restore"
+    """``restore(y, operator)``: a restored image from a measurement, without iterations."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prior:
+    """What images look like: ``lam * g(x)``, or the denoiser, generator or restorer that stands for it.
+
+    A subclass is a frozen dataclass. It lists in ``capabilities`` which of the methods below it implements;
+    the others raise CapabilityError.
+
+    Args:
+        lam: Weight >= 0, a number or a tensor (B,), or None: ``solve`` chooses it for each image.
+    """
+
+    lam: PerImage | None = dataclasses.field(default=None, kw_only=True)
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    is_convex: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_nonnegative(self.name, "lam", self.lam)
+
+    @property
+    def name(self) -> str:
+        """Class name, used in messages."""
+        return type(self).__name__
+
+    def can(self, *needs: Capability) -> bool:
+        """Whether the prior has all of the given capabilities."""
+        return set(needs) <= self.capabilities
+
+    def with_lam(self, lam: PerImage) -> Self:
+        """Copy with another weight."""
+        return dataclasses.replace(self, lam=lam)
+
+    @property
+    def weight(self) -> PerImage:
+        """``lam``; raises CapabilityError while it is None.
+
+        Raises:
+            CapabilityError: ``lam`` was not given, and only ``solve`` can choose it.
+        """
+        if self.lam is None:
+            raise CapabilityError(
+                self.name,
+                expected="a weight lam",
+                found="lam=None",
+                remedy=f"priors.{self.name}(lam=...) sets it; solve(...) chooses it from the data.",
+            )
+        return self.lam
+
+    def _lacks(self, what: str) -> CapabilityError:
+        has = ", ".join(sorted(c.value for c in self.capabilities)) or "nothing"
+        return CapabilityError(f"{self.name}.{what}", expected=f"a prior with {what}", found=f"one with {has}")
+
+    def value(self, x: Tensor) -> Tensor:
+        """``lam * g(x)`` of each image, shape (B,)."""
+        raise self._lacks("value")
+
+    def grad(self, x: Tensor) -> Tensor:
+        """Gradient of ``lam * g`` at ``x``, shape of x."""
+        raise self._lacks("grad")
+
+    def prox(self, v: Tensor, step: PerImage = 1.0) -> Tensor:
+        """argmin_x step * lam * g(x) + 1/2 ||x - v||^2, shape of v."""
+        raise self._lacks("prox")
+
+    def analysis(self, shape: Shape) -> LinearOperator:
+        """K of g(x) = h(K x), for images of shape (C, H, W)."""
+        raise self._lacks("analysis")
+
+    def dual_prox(self, q: Tensor) -> Tensor:
+        """Prox of the conjugate of ``lam * h`` at ``q``; for a norm, projection onto the dual ball of radius lam."""
+        raise self._lacks("analysis")
+
+    def denoise(self, x: Tensor, sigma: PerImage) -> Tensor:
+        """``x`` with white Gaussian noise of standard deviation ``sigma`` removed, shape of x."""
+        raise self._lacks("denoise")
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors the prior is made of, which gradients may flow to."""
+        values: list[Any] = [getattr(self, f.name) for f in dataclasses.fields(self)]
+        found = [v for v in values if isinstance(v, torch.Tensor)]
+        for v in values:
+            if isinstance(v, torch.nn.Module):
+                found.extend(v.parameters())
+            elif isinstance(v, tuple):
+                found.extend(t for p in v if isinstance(p, Prior) for t in p.tensors())
+        return found
