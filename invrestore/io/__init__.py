@@ -1,0 +1,17 @@
+"""Picture files to float tensors in [0, 1] and back; the only place that knows 8 and 16 bits."""
+
+from invrestore.io._info import MAX_PIXELS, SUFFIXES, ImageInfo
+from invrestore.io._read import load_image, read
+from invrestore.io._write import check_target, encode, save_image, write_bytes
+
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "ImageInfo",
+    "check_target",
+    "encode",
+    "load_image",
+    "read",
+    "save_image",
+    "write_bytes",
+]
