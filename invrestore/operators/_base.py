@@ -104,6 +104,13 @@ class Operator(ABC):
             # A fresh leaf, so that the caller's graph is neither used nor grown unless asked for.
             point = x if x.requires_grad else x.detach().requires_grad_(True)
             out = self._apply(point)
+        if not out.requires_grad:
+            raise CapabilityError(
+                f"{self.name}.vjp",
+                expected="a forward model that autograd can differentiate",
+                found="a result without gradient",
+                remedy="Does it round, use numpy or detach()? Write it with differentiable torch operations.",
+            )
         (grad,) = torch.autograd.grad(out, point, v, create_graph=torch.is_grad_enabled() and x.requires_grad)
         return grad
 
@@ -250,6 +257,11 @@ class LinearOperator(Operator):
             )
         return self._memo(("norm", shape), lambda: lanczos_norm_bound(self, shape))  # type: ignore[no-any-return]
 
+    @property
+    def has_closed_form(self) -> bool:
+        """Whether ``data_step`` and ``pinv`` are closed forms, so that solvers may call them at every step."""
+        return type(self).data_step is not LinearOperator.data_step
+
     def data_step(self, y: Tensor) -> DataStep:
         """``prox`` with everything that depends on ``y`` alone computed once; what solvers call in their loop.
 
@@ -326,9 +338,23 @@ class LinearOperator(Operator):
         """``pinv`` under deepinv's name."""
         return self.pinv(y)
 
+    def A_adjoint_A(self, x: Tensor, **_: object) -> Tensor:
+        """``gram`` under deepinv's name."""
+        return self.gram(x)
+
+    def A_A_adjoint(self, y: Tensor, **_: object) -> Tensor:
+        """``A A^H y`` under deepinv's name."""
+        return self(self.adjoint(y))
+
     def prox_l2(self, z: Tensor, y: Tensor, gamma: PerImage, **_: object) -> Tensor:
-        """``prox`` under deepinv's name."""
+        """``prox`` under deepinv's name; ``gamma`` may also have deepinv's shape (B, 1, 1, 1)."""
+        if isinstance(gamma, torch.Tensor) and gamma.ndim > 1:
+            gamma = gamma.flatten()
         return self.prox(z, y, gamma)
+
+    def compute_sqnorm(self, x0: Tensor, **_: object) -> Tensor:
+        """``norm(...)^2`` under deepinv's name, for images of the shape of ``x0`` (C, H, W) or (B, C, H, W)."""
+        return self.norm(tuple(x0.shape[-3:])) ** 2
 
     def to_scipy(self, input_shape: Shape, dtype: torch.dtype = torch.float64) -> scipy.sparse.linalg.LinearOperator:
         """The operator on flattened images, for ``scipy.sparse.linalg.lsqr``, ``cg`` and the like.
