@@ -1,0 +1,99 @@
+"""``invrestore train``: from a recipe and a folder of images to weights with a card."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from invrestore.cli._options import Debug, Quiet
+from invrestore.errors import CapabilityError, TrainingError
+
+__all__ = ["train"]
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(
+            help="Name of a recipe, a recipe.json, or 'list' to print the names.", metavar="RECIPE"
+        ),
+    ],
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of images, or one made with --prepare; default: $INVRESTORE_DATA.",
+            envvar="INVRESTORE_DATA",
+            show_envvar=False,
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/RECIPE.")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(help="Length of the schedule in minutes of training.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Length of the schedule in steps.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")
+    ] = False,
+    pause: Annotated[
+        float | None,
+        typer.Option(help="End this call after so many minutes with a checkpoint.", metavar="MINUTES"),
+    ] = None,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Only pack the images into the run folder, for another machine.")
+    ] = False,
+    accelerator: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[
+        int, typer.Option(help="Number of devices; with torchrun, processes on this machine.")
+    ] = 1,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train a network; afterwards the run folder holds its weights, card, log and a sample sheet."""
+    try:
+        from invrestore import training
+    except ModuleNotFoundError as error:
+        raise CapabilityError(
+            "invrestore train",
+            expected="the packages of the extra 'train'",
+            found=f"no {error.name}",
+            remedy="pip install 'invrestore[train]'",
+        ) from error
+    if recipe == "list":
+        for name in training.RECIPES:
+            print(name)
+        return
+    chosen = training.load_recipe(recipe)
+    changes = {"minutes": minutes, "steps": steps, "seed": seed}
+    chosen = training.adjust(chosen, **{key: value for key, value in changes.items() if value is not None})
+    if data is None:
+        raise TrainingError(
+            "invrestore train",
+            expected="a folder of images",
+            found="none",
+            remedy="Give --data DIR or set INVRESTORE_DATA.",
+        )
+    folder = out if out is not None else Path("runs") / chosen.name
+    say = _silent if quiet else print
+    if prepare:
+        summary = training.prepare(chosen, data, folder)
+        say(f"{folder}: packed already" if summary is None else f"{folder}: packed {summary.images} images")
+        return
+    result = training.train(
+        chosen,
+        data,
+        folder,
+        resume=resume,
+        pause_minutes=pause,
+        accelerator=accelerator,
+        devices=devices,
+        say=say,
+    )
+    say(f"{result.outcome.step} steps in {result.outcome.seconds / 60:.1f} minutes of training")
+    say(str(result.weights) if result.weights else "The schedule has not ended; go on with --resume.")
+
+
+def _silent(line: str) -> None:
+    """Drop a line of progress."""

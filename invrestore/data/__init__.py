@@ -1,0 +1,23 @@
+"""Images for training: find them in any folder, pack them into one file, crop them on the device.
+
+The images that published scores are measured on are known by hash and never packed.
+"""
+
+from invrestore.data._files import ImageFile, find_images, layout
+from invrestore.data._pack import PackSummary, PatchPool, describe_pack, pack, read_pack
+from invrestore.data._reserved import fingerprints, reserved, reserved_set, write_reserved
+
+__all__ = [
+    "ImageFile",
+    "PackSummary",
+    "PatchPool",
+    "describe_pack",
+    "find_images",
+    "fingerprints",
+    "layout",
+    "pack",
+    "read_pack",
+    "reserved",
+    "reserved_set",
+    "write_reserved",
+]

@@ -1,0 +1,106 @@
+"""Training of Gaussian denoisers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from invrestore.data import PatchPool
+from invrestore.training._recipe import DenoiserRecipe, Stage
+from invrestore.training._task import Task
+
+__all__ = ["DenoiserTask", "score_denoiser"]
+
+
+class DenoiserTask(Task):
+    """One network learns to remove Gaussian noise of a level it is told.
+
+    Args:
+        network: The denoiser, `network(x, sigma)`.
+        recipe: Noise levels and loss.
+        pool: Training images, on the device that trains.
+        test_images: Held-out images (1, C, H, W) in [0, 1] for scores and samples.
+    """
+
+    def __init__(
+        self, network: nn.Module, recipe: DenoiserRecipe, pool: PatchPool, test_images: Sequence[Tensor] = ()
+    ) -> None:
+        self.players = {"denoiser": network}
+        self.averaged = ("denoiser",)
+        self.recipe = recipe
+        self.pool = pool
+        self.test_images = list(test_images)
+
+    def losses(
+        self, players: Mapping[str, nn.Module], stage: Stage, rng: torch.Generator
+    ) -> Iterator[tuple[str, Tensor]]:
+        """Yield the distance between denoised and clean crops."""
+        clean = self.pool.crops(stage.batch, stage.patch, rng).float() / 255
+        if self.recipe.arguments.get("channels", 3) == 1:
+            clean = _luma(clean)
+        low, high = self.recipe.sigma
+        draw = torch.rand((stage.batch, 1, 1, 1), device=clean.device, generator=rng)
+        sigma = low + (high - low) * draw**self.recipe.sigma_power
+        noise = torch.randn(clean.shape, device=clean.device, generator=rng)
+        distance = F.l1_loss if self.recipe.loss == "l1" else F.mse_loss
+        yield "denoiser", distance(players["denoiser"](clean + sigma * noise, sigma.flatten()), clean)
+
+    def evaluate(self, players: Mapping[str, nn.Module]) -> dict[str, float]:
+        """Return the mean PSNR of the test images at each test level, in dB."""
+        if not self.test_images:
+            return {}
+        return {
+            f"psnr_{round(255 * sigma)}": score_denoiser(players["denoiser"], self.test_images, sigma)
+            for sigma in self.recipe.test_sigmas
+        }
+
+    def samples(self, players: Mapping[str, nn.Module]) -> Tensor | None:
+        """Show noisy, denoised and clean crops of test images, one row for each test level."""
+        if not self.test_images:
+            return None
+        rows = []
+        for sigma in self.recipe.test_sigmas:
+            row = []
+            for image in self.test_images[:3]:
+                height, width = (min(side, 192) for side in image.shape[-2:])
+                top, left = (
+                    (side - cut) // 2 for side, cut in zip(image.shape[-2:], (height, width), strict=True)
+                )
+                clean = image[..., top : top + height, left : left + width]
+                noisy = clean + sigma * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
+                with torch.no_grad():
+                    denoised = players["denoiser"](noisy, sigma)
+                row += [F.pad(x, (0, 192 - width, 0, 192 - height)) for x in (noisy, denoised, clean)]
+            rows.append(torch.cat(row, dim=3))
+        sheet = torch.cat(rows, dim=2)[0].clamp(0, 1)
+        return sheet.expand(3, -1, -1)
+
+
+def score_denoiser(network: nn.Module, images: Sequence[Tensor], sigma: float) -> float:
+    """Mean PSNR in dB by the usual protocol for published tables.
+
+    Noise of seed 0 is drawn anew for each image and not clipped; the output is clamped and rounded to 8 bits;
+    no border is cropped.
+
+    Args:
+        network: Denoiser called as `network(x, sigma)`.
+        images: Clean images (1, C, H, W) in [0, 1].
+        sigma: Noise level in [0, 1].
+    """
+    total = 0.0
+    for image in images:
+        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            denoised = network(image + sigma * noise, sigma)
+        rounded = (denoised.clamp(0, 1) * 255).round() / 255
+        total -= 10 * float(torch.log10((rounded - image).square().mean()))
+    return total / len(images)
+
+
+def _luma(rgb: Tensor) -> Tensor:
+    """BT.601 luma (B, 1, H, W) of RGB images."""
+    weights = rgb.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
+    return (rgb * weights).sum(dim=1, keepdim=True)

@@ -1,0 +1,144 @@
+"""Typed recipes: everything that decides how a network comes out, in one frozen object."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+__all__ = ["DenoiserRecipe", "Optimizer", "Recipe", "Source", "Stage"]
+
+
+class _Strict(BaseModel):
+    """Frozen, and a misspelt field is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Source(_Strict):
+    """A folder of images inside the data folder.
+
+    Attributes:
+        folder: Path inside the data folder; "." is the data folder itself.
+        split: "train", "val" or "test" as the folder's layout defines it; None takes all images that are not
+            reserved for measuring.
+    """
+
+    folder: str
+    split: Literal["train", "val", "test"] | None = "train"
+
+
+class Stage(_Strict):
+    """Crop size and batch size up to a point of the schedule.
+
+    Attributes:
+        until: Progress in (0, 1] at which the stage ends; the last stage ends at 1.
+        patch: Side of the square crops in pixels.
+        batch: Crops in a step, on each device.
+    """
+
+    until: float = Field(default=1.0, gt=0, le=1)
+    patch: int = Field(gt=0)
+    batch: int = Field(gt=0)
+
+
+class Optimizer(_Strict):
+    """How parameters move; the rate falls to zero along half a cosine after a linear warm-up.
+
+    Attributes:
+        kind: "muon" (matrices by Muon, the rest by Adam) or "adamw".
+        lr: Largest learning rate.
+        betas: Decays of Adam's moments.
+        weight_decay: Decoupled weight decay.
+        warmup: Steps over which the rate rises from zero.
+    """
+
+    kind: Literal["muon", "adamw"] = "muon"
+    lr: float = Field(default=1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.99)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup: int = Field(default=100, ge=0)
+
+
+class Recipe(_Strict):
+    """What every training has.
+
+    Attributes:
+        name: Name of the recipe.
+        checkpoint: Name of the weights it makes; empty for the name of the recipe. Recipes of one network for
+            different machines share it.
+        seed: Of all randomness. Step k draws from (seed, k), so a resumed run repeats an uninterrupted one.
+        sources: Where images come from. If none of these folders exists, the data folder itself is used.
+        scales: Range of random reductions of training images.
+        copies: Sizes of each image kept in memory.
+        max_side: Larger images are reduced before they are packed; None keeps them.
+        stages: Crop and batch sizes along the schedule.
+        optimizer: How parameters move.
+        ema: Decay of the averaged weights, which are what is evaluated and exported.
+        steps: Length of the schedule in steps; None when only time ends it.
+        minutes: Length of the schedule in minutes of training, over all resumed parts; None when only steps
+            end it.
+        precision: "bf16" computes convolutions in bfloat16; weights stay in float32.
+        compile: Compile the networks with torch.compile.
+        log_every: Steps between lines of the log; also how often the loss is checked to be finite.
+        save_minutes: Minutes between checkpoints.
+        licence: Terms of the training data and of the weights, for the card.
+        reference: Paper of the method, for the card.
+    """
+
+    name: str
+    checkpoint: str = ""
+    seed: int = 0
+    sources: tuple[Source, ...] = (Source(folder="."),)
+    scales: tuple[float, float] = (1.0, 1.0)
+    copies: int = Field(default=1, ge=1)
+    max_side: int | None = None
+    stages: tuple[Stage, ...]
+    optimizer: Optimizer = Optimizer()
+    ema: float = Field(default=0.999, ge=0, lt=1)
+    steps: int | None = Field(default=None, gt=0)
+    minutes: float | None = Field(default=None, gt=0)
+    precision: Literal["bf16", "32"] = "bf16"
+    compile: bool = False
+    log_every: int = Field(default=100, gt=0)
+    save_minutes: float = Field(default=5.0, gt=0)
+    licence: str = "the terms of the images it was trained on"
+    reference: str = ""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if self.steps is None and self.minutes is None:
+            raise ValueError("a recipe needs steps or minutes; give --minutes M")
+        ends = [stage.until for stage in self.stages]
+        if not ends or ends != sorted(set(ends)) or ends[-1] != 1:
+            raise ValueError("stages must end at increasing progress, the last one at 1")
+        return self
+
+    def stage(self, progress: float) -> Stage:
+        """Return the stage that applies at this progress in [0, 1]."""
+        return next((stage for stage in self.stages if progress < stage.until), self.stages[-1])
+
+
+class DenoiserRecipe(Recipe):
+    """A denoiser of Gaussian noise whose level it is told.
+
+    Attributes:
+        kind: Tells recipes apart in files.
+        architecture: Class of the network in `invrestore.networks`.
+        arguments: Its constructor arguments.
+        sigma: Range of noise levels in units of the image range. A pair of equal numbers trains one level.
+        sigma_power: Levels are low + (high - low) u^power with u uniform; above 1 low levels are more
+            frequent.
+        loss: "l1" or "mse", between the denoised and the clean image.
+        test_folder: Folder inside the data folder whose images are scored, if it is there.
+        test_sigmas: Noise levels of the scores.
+    """
+
+    kind: Literal["denoiser"] = "denoiser"
+    architecture: str = "UNet"
+    arguments: dict[str, Any] = {}
+    sigma: tuple[float, float] = (0.0, 75 / 255)
+    sigma_power: float = Field(default=1.0, gt=0)
+    loss: Literal["l1", "mse"] = "l1"
+    test_folder: str = "cbsd68"
+    test_sigmas: tuple[float, ...] = (15 / 255, 25 / 255, 50 / 255)

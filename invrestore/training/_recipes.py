@@ -1,0 +1,141 @@
+"""The recipes of what the package ships and of the published networks it holds."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from invrestore.errors import TrainingError, UnknownNameError
+from invrestore.training._recipe import DenoiserRecipe, Optimizer, Recipe, Source, Stage
+
+__all__ = ["RECIPES", "adjust", "load_recipe"]
+
+_PHOTOS = (Source(folder="bsds500", split=None), Source(folder="scenes"))
+_DRUNET = (
+    "Zhang et al. (2021), Plug-and-Play Image Restoration with Deep Denoiser Prior; "
+    "Mohan et al. (2020), Robust and Interpretable Blind Image Denoising via Bias-Free CNNs"
+)
+_LIU = "Liu et al. (2018), When Image Denoising Meets High-Level Vision Tasks"
+_LICENCE = (
+    "Weights: as the package. Training images: BSDS500 (no licence stated; research use, cite Arbelaez "
+    "et al. 2011) and scene photos of the SUN database (no licence stated; research use)."
+)
+
+
+def _multiscale(level: int) -> DenoiserRecipe:
+    return DenoiserRecipe(
+        name=f"multiscale-{level}",
+        architecture="MultiScaleDenoiser",
+        sigma=(level / 255, level / 255),
+        test_sigmas=(level / 255,),
+        loss="mse",
+        sources=_PHOTOS,
+        scales=(0.7, 1.0),
+        copies=3,
+        stages=(Stage(patch=48, batch=32),),
+        optimizer=Optimizer(kind="adamw"),
+        minutes=60,
+        licence=_LICENCE,
+        reference=_LIU,
+    )
+
+
+_ALL = (
+    DenoiserRecipe(
+        name="denoiser-cpu",
+        checkpoint="denoiser",
+        arguments={"channels": 3, "widths": [32, 64, 128, 192], "blocks": [1, 2, 3, 2]},
+        sigma_power=1.25,
+        sources=_PHOTOS,
+        scales=(0.7, 1.0),
+        copies=3,
+        stages=(Stage(until=0.6, patch=64, batch=16), Stage(patch=128, batch=4)),
+        optimizer=Optimizer(lr=2e-3),
+        minutes=97,
+        licence=_LICENCE,
+        reference=_DRUNET,
+    ),
+    DenoiserRecipe(
+        name="denoiser",
+        checkpoint="denoiser",
+        arguments={"channels": 3, "widths": [32, 64, 128, 256], "blocks": 4},
+        sigma_power=1.25,
+        sources=_PHOTOS,
+        scales=(0.7, 1.0),
+        copies=3,
+        stages=(Stage(patch=128, batch=64),),
+        optimizer=Optimizer(lr=1e-3, warmup=500),
+        compile=True,
+        minutes=22,
+        licence=_LICENCE,
+        reference=_DRUNET,
+    ),
+    DenoiserRecipe(
+        name="denoiser-gray-cpu",
+        checkpoint="denoiser-gray",
+        arguments={"channels": 1, "widths": [32, 64, 128, 192], "blocks": [1, 2, 3, 2]},
+        sigma_power=1.25,
+        sources=_PHOTOS,
+        scales=(0.7, 1.0),
+        copies=3,
+        stages=(Stage(until=0.6, patch=64, batch=16), Stage(patch=128, batch=4)),
+        optimizer=Optimizer(lr=2e-3),
+        minutes=97,
+        licence=_LICENCE,
+        reference=_DRUNET,
+    ),
+    _multiscale(25),
+    _multiscale(35),
+    _multiscale(50),
+)
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+"""Recipes by name. Those ending in `-cpu` suit one or two processor cores, the others one GPU."""
+
+_KINDS: dict[str, type[Recipe]] = {"denoiser": DenoiserRecipe}
+
+
+def load_recipe(name: str) -> Recipe:
+    """Return a recipe by name, or read one from a JSON file such as the `recipe.json` of a run.
+
+    Args:
+        name: Key of :data:`RECIPES`, or a path that ends in `.json`.
+
+    Raises:
+        UnknownNameError: There is no such recipe; the nearest names are suggested.
+        TrainingError: The file is missing or does not describe a recipe.
+    """
+    if not name.endswith(".json"):
+        if name not in RECIPES:
+            raise UnknownNameError.suggest("load_recipe", "recipe", name, RECIPES)
+        return RECIPES[name]
+    try:
+        content = json.loads(Path(name).read_text())
+        return _KINDS[content["kind"]].model_validate(content)
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise TrainingError(
+            "load_recipe",
+            expected=f"a recipe in {Path(name).name}",
+            found=f"{type(error).__name__}: {error}",
+            remedy="The recipe.json of any run folder is a valid example.",
+        ) from error
+
+
+def adjust(recipe: Recipe, **changes: Any) -> Recipe:
+    """Return a recipe with some fields changed and checked again.
+
+    Giving `steps` without `minutes`, or the reverse, replaces the whole schedule: only the given one ends it.
+
+    Raises:
+        TrainingError: A field is unknown or its value is refused.
+    """
+    if ("steps" in changes) != ("minutes" in changes):
+        changes = {"steps": None, "minutes": None} | changes
+    try:
+        return type(recipe).model_validate(recipe.model_dump() | changes)
+    except ValidationError as error:
+        found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
+        raise TrainingError("adjust", expected="valid fields of a recipe", found=found) from error

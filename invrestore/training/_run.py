@@ -1,0 +1,221 @@
+"""From a recipe and a folder of images to weights with a card."""
+
+from __future__ import annotations
+
+import io
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from invrestore import networks
+from invrestore.data import ImageFile, PackSummary, PatchPool, find_images, pack, read_pack
+from invrestore.errors import CapabilityError, TrainingError
+from invrestore.networks import Card, DenoiserNetwork
+from invrestore.training._denoiser import DenoiserTask
+from invrestore.training._loop import Outcome, fit, make_fabric
+from invrestore.training._recipe import DenoiserRecipe, Recipe
+
+__all__ = ["Trained", "prepare", "train"]
+
+_TRAIN, _TEST = "train-images.safetensors", "test-images.safetensors"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training left behind.
+
+    Attributes:
+        outcome: Networks, steps and time.
+        weights: Exported file, with its card beside it; None while the schedule has not ended.
+        card: The card; None while the schedule has not ended.
+        sheet: Sample sheet, or None when there are no test images or the schedule has not ended.
+    """
+
+    outcome: Outcome
+    weights: Path | None
+    card: Card | None
+    sheet: Path | None
+
+
+def prepare(recipe: Recipe, data: str | Path, out: str | Path) -> PackSummary | None:
+    """Pack the images of a recipe into a folder that can travel to another machine.
+
+    Args:
+        recipe: Names the folders to take and how images are reduced.
+        data: Data folder, or a folder made by an earlier call, whose packs are then used as they are.
+        out: Folder that receives `train-images.safetensors` and, if the recipe's test folder exists,
+            `test-images.safetensors`.
+
+    Returns:
+        What was packed; None when packs were there already.
+
+    Raises:
+        TrainingError: There is nothing to train on.
+        ImageFileError: The data folder does not exist or cannot be read.
+    """
+    data, out = Path(data), Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    if (out / _TRAIN).exists():
+        return None
+    if (data / _TRAIN).exists():
+        for name in (_TRAIN, _TEST):
+            if (data / name).exists():
+                (out / name).write_bytes((data / name).read_bytes())
+        return None
+    images: list[ImageFile] = []
+    for source in recipe.sources:
+        if (data / source.folder).is_dir():
+            images += find_images(data / source.folder, source.split)
+    if not images:
+        images = find_images(data, "train")
+    summary = pack(images, out / _TRAIN, max_side=recipe.max_side)
+    if isinstance(recipe, DenoiserRecipe) and (data / recipe.test_folder).is_dir():
+        pack(find_images(data / recipe.test_folder), out / _TEST, testing=True)
+    return summary
+
+
+def train(
+    recipe: Recipe,
+    data: str | Path,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    pause_minutes: float | None = None,
+    accelerator: str = "auto",
+    devices: int | str = 1,
+    say: Callable[[str], None] = print,
+) -> Trained:
+    """Train a recipe on a folder of images; when its schedule has ended, export weights, card and samples.
+
+    Args:
+        recipe: What to train, and for how long.
+        data: Folder of images, or one made by :func:`prepare`.
+        out: Run folder: packed images, checkpoints and log; then `NAME.safetensors`, `NAME.json`, `NAME.png`.
+        resume: Go on from the newest checkpoint of the run folder, on this or another machine.
+        pause_minutes: End this call after so many minutes with a checkpoint, before the schedule ends.
+        accelerator: Lightning's name of the device kind; "auto" takes a GPU if there is one.
+        devices: Number of devices.
+        say: Receives lines of progress.
+
+    Raises:
+        TrainingError: See :func:`prepare` and :func:`fit`.
+        ImageFileError: The data folder does not exist or cannot be read.
+        CapabilityError: There is no task for this kind of recipe.
+    """
+    if not isinstance(recipe, DenoiserRecipe):
+        raise CapabilityError("training.train", expected="a DenoiserRecipe", found=type(recipe).__name__)
+    out = Path(out)
+    fabric = make_fabric(recipe, accelerator, devices)
+    if fabric.is_global_zero:
+        summary = prepare(recipe, data, out)
+        if summary is not None:
+            left_out = ", ".join(f"{count} of {name}" for name, count in summary.refused.items()) or "none"
+            say(
+                f"packed {summary.images} images, {summary.size / 1e6:.1f} MB; reserved ones left out: {left_out}"
+            )
+    fabric.barrier()
+    torch.manual_seed(recipe.seed)
+    network = _network(recipe)
+    pool = PatchPool.from_pack(
+        out / _TRAIN, device=fabric.device, scales=recipe.scales, copies=recipe.copies, seed=recipe.seed
+    )
+    task = DenoiserTask(network, recipe, pool, _test_images(out / _TEST, network.channels))
+    outcome = fit(task, recipe, out, fabric=fabric, resume=resume, pause_minutes=pause_minutes, say=say)
+    if not outcome.finished or not fabric.is_global_zero:
+        return Trained(outcome, None, None, None)
+    return _export(task, recipe, outcome, out, str(fabric.device), say)
+
+
+def _network(recipe: DenoiserRecipe) -> DenoiserNetwork:
+    network = networks.build(_card(recipe, 0, "", ""))
+    if not isinstance(network, DenoiserNetwork):
+        raise TrainingError(
+            "training.train", expected="a denoiser architecture", found=recipe.architecture, remedy=""
+        )
+    return network
+
+
+def _card(recipe: DenoiserRecipe, images: int, training: str, protocol: str) -> Card:
+    folders = ", ".join(source.folder for source in recipe.sources)
+    return Card(
+        name=recipe.checkpoint or recipe.name,
+        architecture=recipe.architecture,
+        arguments=recipe.arguments,
+        sha256="",
+        channels=recipe.arguments.get("channels", 3),
+        sigma_range=recipe.sigma,
+        parameters=0,
+        data=f"{images} images of {folders}, reserved test images left out",
+        licence=recipe.licence,
+        metrics={"protocol": protocol} if protocol else {},
+        training=training,
+        recipe=recipe.name,
+        commit=_commit(),
+        reference=recipe.reference,
+    )
+
+
+def _export(
+    task: DenoiserTask,
+    recipe: DenoiserRecipe,
+    outcome: Outcome,
+    out: Path,
+    device: str,
+    say: Callable[[str], None],
+) -> Trained:
+    path = out / f"{recipe.checkpoint or recipe.name}.safetensors"
+    effort = f"{outcome.step} steps in {outcome.seconds / 60:.0f} minutes on {_machine(device)}"
+    protocol = (
+        f"mean RGB PSNR in dB on {recipe.test_folder} ({len(task.test_images)} images), noise of seed 0 for "
+        "each image, not clipped; output clamped and rounded to 8 bits; no border crop; float32"
+    )
+    details = _card(recipe, len(read_pack(out / _TRAIN)), effort, protocol if task.test_images else "")
+    networks.save(outcome.players["denoiser"], path, details)
+    # What is scored is what users will load: the weights after rounding to half precision.
+    shipped: dict[str, nn.Module] = {"denoiser": networks.load_file(path)}
+    scores = task.evaluate(shipped)
+    card = networks.save(shipped["denoiser"], path, replace(details, metrics={**details.metrics, **scores}))
+    for name, value in scores.items():
+        say(f"{name} {value:.2f}")
+    sheet = None
+    samples = task.samples(shipped)
+    if samples is not None:
+        sheet = path.with_suffix(".png")
+        pixels = (samples.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        Image.fromarray(pixels).save(sheet)
+    return Trained(outcome, path, card, sheet)
+
+
+def _test_images(path: Path, channels: int) -> list[Tensor]:
+    if not path.exists():
+        return []
+    images = []
+    for encoded in read_pack(path):
+        with Image.open(io.BytesIO(encoded)) as image:
+            pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
+        tensor = torch.from_numpy(pixels).reshape(*pixels.shape[:2], channels)
+        images.append(tensor.permute(2, 0, 1)[None].float() / 255)
+    return images
+
+
+def _machine(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    return f"{torch.get_num_threads()} thread(s) of a {platform.machine()} processor"
+
+
+def _commit() -> str:
+    """Revision of the source tree, or the word "release" for an installed package."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return "release"
+    command = ["git", "-C", os.fspath(root), "rev-parse", "HEAD"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "release"
