@@ -91,21 +91,39 @@ def _copy_of(physics: Any) -> Any:
     return physics.clone() if hasattr(physics, "clone") else copy.deepcopy(physics)
 
 
-def _converted(module: Any, target: torch.device | torch.dtype | str) -> Any:
-    """Copy of a module on a device or in a real dtype, complex buffers becoming the matching complex type.
+def _like_kind(dtype: torch.dtype, target: torch.dtype) -> torch.dtype:
+    """``target`` for real types, its complex partner for complex ones, whole numbers as they are."""
+    if dtype.is_complex:
+        return target.to_complex()
+    return target if dtype.is_floating_point else dtype
 
-    ``module.to(torch.float64)`` would drop their imaginary part.
+
+def _converted(module: Any, target: torch.device | torch.dtype | str) -> Any:
+    """Copy of a physics on a device or in a real dtype.
+
+    ``module.to(torch.float64)`` would drop the imaginary part of complex buffers, and leaves the ``dtype``
+    attributes alone by which some physics type their intermediate tensors.
     """
     module = _copy_of(module)
+    if not isinstance(target, torch.dtype):
+        return module.to(target)
+    for part in module.modules():
+        if isinstance(getattr(part, "dtype", None), torch.dtype):
+            part.dtype = _like_kind(part.dtype, target)
+    return module._apply(lambda t: t.to(_like_kind(t.dtype, target)))
 
-    def convert(t: Tensor) -> Tensor:
-        if not isinstance(target, torch.dtype):
-            return t.to(target)
-        if t.is_complex():
-            return t.to(target.to_complex())
-        return t.to(target) if t.is_floating_point() else t
 
-    return module._apply(convert)
+def _working_dtype(physics: Any) -> torch.dtype | None:
+    """Real dtype a physics computes in: its ``dtype`` attribute, else that of its tensors, else None = any."""
+    declared = getattr(physics, "dtype", None)
+    if isinstance(declared, torch.dtype):
+        return declared.to_real() if declared.is_complex else declared
+    for t in (*physics.parameters(), *physics.buffers()):
+        # deepinv keeps a 0-dim tensor in every physics to remember the device.
+        if t.ndim and (t.is_floating_point() or t.is_complex()):
+            kind: torch.dtype = t.dtype
+            return kind.to_real() if kind.is_complex else kind
+    return None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -138,9 +156,16 @@ class DeepinvOperator(Operator):
         return dataclasses.replace(self, physics=_converted(self.physics, target))
 
     def _zeros(self, shape: Shape) -> Tensor:
-        like = next((t for t in self.tensors() if t.is_floating_point() or t.is_complex()), torch.zeros(()))
-        dtype = like.dtype.to_real() if like.is_complex() else like.dtype
-        return torch.zeros(1, *shape, dtype=dtype, device=like.device)
+        device = next((t.device for t in self.tensors()), torch.device("cpu"))
+        return torch.zeros(1, *shape, dtype=_working_dtype(self.physics), device=device)
+
+    def _through(self, function: Any, v: Tensor) -> Any:
+        """``function(v)`` computed in the dtype of the physics and returned in that of ``v``."""
+        dtype = _working_dtype(self.physics)
+        if dtype is None or v.is_complex() or v.dtype == dtype:
+            return function(v)
+        result = function(v.to(dtype))
+        return result.to(_like_kind(result.dtype, v.dtype)) if isinstance(result, torch.Tensor) else result
 
     def output_shape_of(self, input_shape: Shape) -> Shape:
         """Shape of the measurement of a zero image."""
@@ -172,7 +197,7 @@ class DeepinvOperator(Operator):
             ) from error
 
     def _apply(self, x: Tensor) -> Tensor:
-        y: object = self.physics.A(x)
+        y: object = self._through(self.physics.A, x)
         if not isinstance(y, torch.Tensor):
             raise CapabilityError(
                 self.name,
@@ -192,7 +217,7 @@ class LinearDeepinvOperator(DeepinvOperator, LinearOperator):
     """
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return cast(Tensor, self.physics.A_adjoint(y))
+        return cast(Tensor, self._through(self.physics.A_adjoint, y))
 
 
 def _declared_shape(physics: Any) -> Shape | None:
