@@ -303,6 +303,21 @@ class LinearOperator(Operator):
 
         return least_squares(self, self._check_output(y, f"{self.name}.pinv"))
 
+    def initial(self, y: Tensor, input_shape: Shape) -> Tensor:
+        """Cheap first image for a solver: ``y`` where it has the image's shape, else ``A^H y`` scaled to fit ``y``.
+
+        Args:
+            y: Measurement, (B, *output_shape).
+            input_shape: (C, H, W) of the image.
+        """
+        if tuple(y.shape[1:]) == tuple(input_shape):
+            return y.clone()
+        back = self.adjoint(y)
+        seen = self(back)
+        energy = seen.flatten(1).square().sum(1)
+        factor = (seen * y).flatten(1).sum(1) / torch.where(energy == 0, 1.0, energy)
+        return expand(factor, back) * back  # type: ignore[operator]
+
     def project(self, z: Tensor, y: Tensor) -> Tensor:
         """The image nearest to ``z`` that fits the data as well as possible: ``z - A^+ (A z - y)``."""
         return z - self.pinv(self(z) - y)

@@ -137,6 +137,23 @@ class Mask(LinearOperator):
             top = self.mask.abs().flatten(1).amax(1)
         return top[0] if top.shape[0] == 1 else top
 
+    def initial(self, y: Tensor, input_shape: Shape) -> Tensor:
+        """Known pixels divided by the mask, holes filled from averages over ever larger squares of known pixels."""
+        known = (self._weights(y) != 0).to(y.dtype).expand_as(y)
+        return self._fill(self.pinv(y), known)
+
+    @classmethod
+    def _fill(cls, x: Tensor, known: Tensor) -> Tensor:
+        """Fill holes: average known pixels two by two down to a picture without holes, interpolate on the way up."""
+        if bool((known > 0).all()) or max(x.shape[-2:]) == 1:
+            return x
+        half = [1 if n == 1 else 2 for n in x.shape[-2:]]
+        share = F.avg_pool2d(known, half, ceil_mode=True)
+        mean = F.avg_pool2d(x * known, half, ceil_mode=True) / torch.where(share > 0, share, 1.0)
+        coarse = cls._fill(mean, (share > 0).to(x.dtype))
+        up = F.interpolate(coarse, size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return torch.where(known > 0, x, up)
+
     def data_step(self, y: Tensor) -> DataStep:
         """``(z + step m y) / (1 + step m^2)``, pixel by pixel."""
         m = self._weights(y)

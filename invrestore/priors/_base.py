@@ -11,7 +11,7 @@ import torch
 from invrestore._checks import check_nonnegative
 from invrestore._types import PerImage, Shape, Tensor
 from invrestore.errors import CapabilityError
-from invrestore.operators import LinearOperator
+from invrestore.operators import LinearOperator, Operator
 
 __all__ = ["Capability", "Prior"]
 
@@ -111,12 +111,24 @@ class Prior:
         """``x`` with white Gaussian noise of standard deviation ``sigma`` removed, shape of x."""
         raise self._lacks("denoise")
 
+    def generate(self, z: Tensor) -> Tensor:
+        """Images from latent vectors ``z``, (B, C, H, W)."""
+        raise self._lacks("generate")
+
+    def restore(self, y: Tensor, operator: Operator) -> Tensor:
+        """Restored images, (B, C, H, W), from a measurement, without iterations."""
+        raise self._lacks("restore")
+
+    def first_lam(self, sigma: Tensor) -> Tensor:
+        """Weight a search begins with, (B,), for denoising at noise level ``sigma``, (B,); a guess, not a choice."""
+        return sigma
+
     def tensors(self) -> list[Tensor]:
-        """The tensors the prior is made of, which gradients may flow to."""
+        """The tensors the prior is made of, which gradients may flow to; those of a network in training mode only."""
         values: list[Any] = [getattr(self, f.name) for f in dataclasses.fields(self)]
         found = [v for v in values if isinstance(v, torch.Tensor)]
         for v in values:
-            if isinstance(v, torch.nn.Module):
+            if isinstance(v, torch.nn.Module) and v.training:
                 found.extend(v.parameters())
             elif isinstance(v, tuple):
                 found.extend(t for p in v if isinstance(p, Prior) for t in p.tensors())

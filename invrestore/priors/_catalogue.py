@@ -1,0 +1,43 @@
+"""Priors by name: the classical ones, and every one that ships with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from invrestore.errors import UnknownNameError
+from invrestore.priors._base import Prior
+
+__all__ = ["available", "load"]
+
+
+def _makers() -> dict[str, Callable[[], Prior]]:
+    from invrestore import networks
+    from invrestore.priors import TGV, TV, Denoiser, Tikhonov, Wavelet
+
+    makers: dict[str, Callable[[], Prior]] = {
+        "tv": TV,
+        "tgv": TGV,
+        "wavelet": Wavelet,
+        "tikhonov": lambda: Tikhonov(operator="gradient"),
+    }
+    for name in networks.available():
+        makers[name] = lambda name=name: Denoiser(networks.load(name))
+    return makers
+
+
+def available() -> list[str]:
+    """Names ``solve`` and ``load`` accept as a prior, sorted."""
+    return sorted(_makers())
+
+
+def load(name: str) -> Prior:
+    """The prior of that name; trained ones read their weights from the package.
+
+    Raises:
+        UnknownNameError: No such prior; the nearest names are suggested.
+        WeightsError: The weights file is missing or damaged.
+    """
+    makers = _makers()
+    if name not in makers:
+        raise UnknownNameError.suggest("priors.load", "prior", name, makers)
+    return makers[name]()

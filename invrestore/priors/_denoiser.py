@@ -1,0 +1,106 @@
+"""A denoiser as a prior: plug-and-play and regularisation by denoising."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+import torch
+
+from invrestore._checks import check_count, check_image, check_sigma
+from invrestore._types import PerImage, Tensor
+from invrestore.errors import CapabilityError, DTypeError, ShapeError
+from invrestore.priors._base import Capability, Prior
+
+__all__ = ["Denoiser"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Denoiser(Prior):
+    """The prior behind a denoiser D: prox(v, step) = D(v, sqrt(lam * step)).
+
+    The weight ``lam`` is in units of noise variance: plug-and-play papers that divide the data term by sigma^2
+    have lam = lambda_paper * sigma^2. Left at None, ``solve`` takes 0.23 sigma^2 (Zhang et al., 2021). There is
+    no objective: the prior declares no value, and a solution reports none.
+
+    Args:
+        network: ``network(x, sigma)`` with x (B, C, H, W) in about [0, 1] and sigma a float or (B,) in units of the
+            image range: a network of this package, any deepinv Denoiser, or any callable.
+        lam: Weight, >= 0.
+        channels: Channels the network takes, 1 or 3; None asks ``network.channels`` and otherwise passes images as
+            they are. Gray images reach a colour network as three equal channels and come back as their mean;
+            colour images reach a gray network channel by channel.
+        ensemble: Average over this many of the 8 flips and quarter turns; 1 or 8.
+
+    Shapes:
+        x: (B, C, H, W), C = 1 or ``channels``.
+
+    Raises:
+        DTypeError: ``network`` is not callable.
+        ShapeError: The image's channels do not fit the network.
+
+    Reference:
+        Venkatakrishnan, Bouman and Wohlberg (2013); Romano, Elad and Milanfar (2017); Zhang et al. (2021).
+    """
+
+    network: Callable[..., Tensor] = dataclasses.field(default=None, kw_only=False)  # type: ignore[assignment]
+    channels: int | None = dataclasses.field(default=None, kw_only=True)
+    ensemble: int = dataclasses.field(default=1, kw_only=True)
+
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.DENOISE, Capability.PROX})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not callable(self.network):
+            raise DTypeError(
+                self.name,
+                expected="network as a callable (x, sigma) -> image",
+                found=type(self.network).__name__,
+                remedy="invrestore.networks.load(name) loads a shipped one.",
+            )
+        check_count(self.name, "ensemble", self.ensemble)
+        if self.ensemble not in (1, 8):
+            raise CapabilityError(self.name, expected="ensemble 1 or 8", found=str(self.ensemble))
+
+    def denoise(self, x: Tensor, sigma: PerImage) -> Tensor:
+        """``network(x, sigma)``, with channels adapted and transforms averaged as configured."""
+        where = f"{self.name}.denoise"
+        check_image(where, x)
+        check_sigma(where, sigma)
+        if self.ensemble == 1:
+            return self._call(x, sigma)
+        total = torch.zeros_like(x)
+        for turn in range(4):
+            for flip in (False, True):
+                view = torch.rot90(x.flip(-1) if flip else x, turn, (-2, -1))
+                back = torch.rot90(self._call(view, sigma), -turn, (-2, -1))
+                total = total + (back.flip(-1) if flip else back)
+        return total / 8
+
+    def _call(self, x: Tensor, sigma: PerImage) -> Tensor:
+        wanted = self.channels or getattr(self.network, "channels", None)
+        given = x.shape[1]
+        if not isinstance(wanted, int) or wanted == given:
+            return self.network(x, sigma)
+        if given == 1:
+            return self.network(x.expand(-1, wanted, -1, -1), sigma).mean(1, keepdim=True)
+        if wanted == 1:
+            repeated = sigma.repeat_interleave(given) if isinstance(sigma, torch.Tensor) and sigma.ndim else sigma
+            return self.network(x.flatten(0, 1)[:, None], repeated).view_as(x)
+        raise ShapeError(
+            f"{self.name}.denoise",
+            expected=f"an image with 1 or {wanted} channels",
+            found=f"{given} channels",
+            remedy="Denoise groups of channels on their own.",
+        )
+
+    def prox(self, v: Tensor, step: PerImage = 1.0) -> Tensor:
+        """``denoise(v, sqrt(lam * step))``: the prox variance of a Gaussian denoiser is lam * step."""
+        variance = self.weight * step
+        strength = variance.sqrt() if isinstance(variance, torch.Tensor) else variance**0.5
+        return self.denoise(v, strength)
+
+    def first_lam(self, sigma: Tensor) -> Tensor:
+        """0.23 sigma^2."""
+        return 0.23 * sigma.square()

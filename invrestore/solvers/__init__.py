@@ -1,0 +1,33 @@
+"""How the minimum is found: one loop, one file for each method, and ``solve`` above them."""
+
+from invrestore.solvers._admm import ADMM
+from invrestore.solvers._base import Solver, State
+from invrestore.solvers._cg import CG
+from invrestore.solvers._direct import Direct
+from invrestore.solvers._fista import FISTA
+from invrestore.solvers._gradient import GradientDescent
+from invrestore.solvers._hqs import HQS
+from invrestore.solvers._pdhg import PDHG
+from invrestore.solvers._problem import Problem
+from invrestore.solvers._red import RED
+from invrestore.solvers._solution import Solution, Status
+from invrestore.solvers._solve import METHODS, solve, solvers_for
+
+__all__ = [
+    "ADMM",
+    "CG",
+    "FISTA",
+    "HQS",
+    "METHODS",
+    "PDHG",
+    "RED",
+    "Direct",
+    "GradientDescent",
+    "Problem",
+    "Solution",
+    "Solver",
+    "State",
+    "Status",
+    "solve",
+    "solvers_for",
+]

@@ -1,0 +1,99 @@
+"""Half-quadratic splitting: the plug-and-play default, and penalty continuation for explicit priors."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+import torch
+
+from invrestore._types import Tensor
+from invrestore.operators import Identity
+from invrestore.priors import Capability
+from invrestore.solvers._base import Solver, State
+from invrestore.solvers._problem import Problem
+
+__all__ = ["HQS", "HQSState"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HQSState(State):
+    """The restored image and the schedule.
+
+    Attributes:
+        fitted: Image after the last data step, (B, C, H, W).
+        count: Steps taken.
+    """
+
+    fitted: Tensor
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class HQS(Solver[HQSState]):
+    """Problem: min_{x,z} f(A x; y) + lam g(z) + rho/2 ||x - z||^2 while rho grows.
+
+    Iteration k of K, from the start image z_0:
+
+        x_k = prox_{f(A .) / rho_k}(z_{k-1})     the data step
+        z_k = prox_{lam g / rho_k}(x_k)          for a denoiser prior: strength s_k = sqrt(lam / rho_k)
+
+    The strengths s_k fall geometrically from ``first`` to the noise level sigma (at least ``floor``), and
+    rho_k = lam / s_k^2. The answer is z_K, or x_K when the data are exact. The step count is fixed: there is
+    no objective that all steps minimise, and none is reported as if there were.
+
+    Args:
+        first: First strength, in units of the image range.
+        floor: Smallest last strength.
+
+    Reference:
+        Geman and Yang (1995); Zhang et al. (2021) (DPIR) for the schedule from 49/255 to sigma in 8 steps.
+    """
+
+    first: float = 49 / 255
+    floor: float = 1 / 255
+
+    name: ClassVar[str] = "hqs"
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.PROX})
+    default_steps: ClassVar[int] = 8
+    default_tol: ClassVar[float] = 0.0
+
+    steps: int = 8
+
+    def check(self, problem: Problem) -> None:
+        """Raise unless the data have a prox."""
+        super().check(problem)
+        if not problem.has_data_prox:
+            raise self.refuse(
+                "a linear operator with the L2 fidelity (or no operator)",
+                f"{problem.operator.name} with {problem.fidelity.name}",
+                "method='fista' takes nonlinear operators.",
+            )
+
+    def is_direct(self, problem: Problem) -> bool:
+        """Denoising with a denoiser: one call at the noise level."""
+        return isinstance(problem.operator, Identity) and not problem.exact and problem.prior.can(Capability.DENOISE)
+
+    def init(self, problem: Problem, x: Tensor) -> HQSState:
+        """Start at ``x``."""
+        return HQSState(x, x, 0)
+
+    def strength(self, problem: Problem, count: int) -> Tensor:
+        """s_k of each image for step ``count`` of ``steps``, counted from 0, (B,)."""
+        last = problem.sigma.clamp(self.floor, max(self.first, self.floor))
+        t = min(count / max(self.steps - 1, 1), 1.0)
+        return self.first ** (1 - t) * last**t
+
+    def step(self, problem: Problem, state: HQSState) -> HQSState:
+        """Data step, then prior step."""
+        if self.is_direct(problem):
+            return HQSState(problem.prior.denoise(problem.y, problem.sigma), problem.y, 1)
+        s = self.strength(problem, state.count)
+        lam = torch.as_tensor(problem.prior.weight if problem.prior.lam is not None else 1.0).to(s)
+        weight = s**2 / lam.clamp_min(torch.finfo(s.dtype).tiny)
+        fitted = problem.data_prox(state.x, weight, start=state.fitted)
+        x = problem.prior.prox(fitted, weight)
+        count = state.count + 1
+        if problem.exact and count == self.steps:
+            x = problem.data_prox(x, weight)
+        return HQSState(x, fitted, count)

@@ -1,0 +1,224 @@
+"""The border of ``solve``: whatever a user may pass becomes a Problem's parts, or a clear error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from invrestore._checks import (
+    check_batch_tensor,
+    check_device,
+    check_finite,
+    check_sigma,
+    check_tensor,
+)
+from invrestore._types import PerImage, Shape, Tensor
+from invrestore.errors import DTypeError, RangeError, ShapeError, UnknownNameError
+from invrestore.fidelity import L1, L2, Fidelity, Huber, Interval, Poisson
+from invrestore.operators import JPEG, Identity, Operator, Quantize
+from invrestore.priors import Capability, Prior, RestorerPrior, as_prior_or_none, load
+
+__all__ = ["as_fidelity", "as_measurement", "as_prior", "as_sigma", "check_measurement", "check_truth"]
+
+_BRIGHTEST = 4.0
+"""No measurement of an image in [0, 1] with sigma <= 1 gets here but one in 8-bit or 16-bit units."""
+
+
+def as_measurement(y: object, notes: list[str]) -> Tensor:
+    """A tensor as it is; a numpy array or PIL image as (1, C, H, W) in [0, 1], which ``notes`` then says."""
+    if isinstance(y, torch.Tensor):
+        return check_tensor("solve", "y", y)
+    import numpy as np
+
+    origin = f"{type(y).__module__}.{type(y).__name__}"
+    if origin.startswith("PIL."):
+        if getattr(y, "mode", "") not in ("L", "RGB", "I;16"):
+            y = y.convert("RGB")  # type: ignore[attr-defined]
+        y = np.asarray(y)
+    if not isinstance(y, np.ndarray):
+        raise DTypeError(
+            "solve",
+            expected="y as a torch.Tensor, numpy array or PIL image",
+            found=type(y).__name__,
+            remedy="invrestore.load_image reads files.",
+        )
+    return _from_array(y, origin, notes)
+
+
+def _from_array(array: Any, origin: str, notes: list[str]) -> Tensor:
+    import numpy as np
+
+    given = f"{origin} of shape {array.shape} and type {array.dtype}"
+    if array.dtype == np.uint8:
+        array, scale = array.astype(np.float32) / 255, ", divided by 255"
+    elif array.dtype == np.uint16:
+        array, scale = array.astype(np.float32) / 65535, ", divided by 65535"
+    elif array.dtype in (np.float32, np.float64):
+        scale = ""
+    else:
+        raise DTypeError("solve", expected="an array of uint8, uint16, float32 or float64", found=str(array.dtype))
+    if array.ndim == 2:
+        array = array[None, None]
+    elif array.ndim == 3 and array.shape[-1] in (1, 3):
+        array = np.moveaxis(array, -1, 0)[None]
+    elif array.ndim == 4 and array.shape[-1] in (1, 3) and array.shape[1] not in (1, 3):
+        array = np.moveaxis(array, -1, 1)
+    elif array.ndim != 4:
+        raise ShapeError(
+            "solve",
+            expected="an array (H, W), (H, W, 1 or 3) or (B, H, W, 1 or 3)",
+            found=str(array.shape),
+            remedy="Pass measurements of other shapes as a torch.Tensor.",
+        )
+    y = torch.from_numpy(np.ascontiguousarray(array))
+    notes.append(f"y: {given} read as {tuple(y.shape)}{scale}.")
+    return y
+
+
+def check_measurement(y: Tensor, operator: Operator) -> Shape:
+    """Check ``y`` against the operator; return (C, H, W) of the image behind it.
+
+    Raises:
+        ShapeError: ``y`` is not (B, *output_shape), or is empty.
+        DeviceError: ``y`` and the operator live on different devices.
+        RangeError: ``y`` holds NaN or infinities, or 8-bit values.
+    """
+    if y.ndim < 2 or y.numel() == 0:
+        raise ShapeError(
+            "solve",
+            expected="y of shape (B, *output_shape) with at least one sample",
+            found=str(tuple(y.shape)),
+            remedy="Add the batch axis: y[None]." if y.ndim else "",
+        )
+    if operator.output_shape is None and operator.image_range and y.ndim != 4:
+        raise ShapeError(
+            "solve",
+            expected=f"y of shape (B, C, H, W) for {operator.name}",
+            found=str(tuple(y.shape)),
+            remedy="Add the batch axis: y[None]." if y.ndim == 3 else "",
+        )
+    if operator.image_range and y.ndim == 4 and y.shape[-1] in (1, 3, 4) and y.shape[1] > 4 and y.shape[2] > 4:
+        raise ShapeError(
+            "solve",
+            expected="y as (B, C, H, W)",
+            found=str(tuple(y.shape)),
+            remedy="Images are channels-first; y.permute(0, 3, 1, 2)?",
+        )
+    check_device("solve", y=y, operator=next(iter(operator.tensors()), None))
+    operator._check_output(y, "solve")
+    check_finite("solve", "y", y)
+    if operator.image_range:
+        top = float(y.detach().abs().max())
+        if top > _BRIGHTEST:
+            raise RangeError(
+                "solve",
+                expected="y in units of the image range [0, 1]",
+                found=f"values up to {top:g}",
+                remedy="Divide 8-bit values by 255, 16-bit ones by 65535.",
+            )
+    shape = operator.input_shape_of(tuple(y.shape[1:]))
+    # The operator's own checks (mask size, kernel count) speak before the first iteration.
+    if len(shape) == 3:
+        with torch.no_grad():
+            found = operator.output_shape_of(shape)
+        if tuple(found) != tuple(y.shape[1:]):
+            raise ShapeError("solve", expected=f"y of shape (B, {', '.join(map(str, found))})", found=str(tuple(y.shape)))
+    return shape
+
+
+def as_prior(prior: object) -> Prior:
+    """A Prior, a name, a deepinv Denoiser or Prior, or an object with ``restore``.
+
+    Raises:
+        UnknownNameError: No prior of that name.
+        DTypeError: Something else.
+    """
+    if isinstance(prior, Prior):
+        return prior
+    if isinstance(prior, str):
+        return load(prior)
+    found = as_prior_or_none(prior)
+    if found is not None:
+        return found
+    if callable(getattr(prior, "restore", None)):
+        return RestorerPrior(prior)  # type: ignore[arg-type]
+    if isinstance(prior, type) and issubclass(prior, Prior):
+        raise DTypeError(
+            "solve", expected="a prior object", found=f"the class {prior.__name__}", remedy=f"Write {prior.__name__}()."
+        )
+    raise DTypeError(
+        "solve",
+        expected="a Prior, the name of one, a deepinv Denoiser or Prior, or a Restorer",
+        found=type(prior).__name__,
+        remedy="priors.Denoiser(network) wraps a network (x, sigma) -> image.",
+    )
+
+
+def as_sigma(sigma: PerImage | None, y: Tensor, operator: Operator, notes: list[str]) -> Tensor:
+    """Noise level of each image, (B,), estimated when not given.
+
+    Raises:
+        RangeError: ``sigma`` is negative, not finite or above 1, or 0 for some images of the batch only.
+    """
+    check_sigma("solve", sigma)
+    check_batch_tensor("solve", "sigma", sigma, y.shape[0])
+    if sigma is None:
+        with torch.no_grad():
+            found = operator.estimate_sigma(y.detach()).to(y)
+        notes.append("sigma: estimated from y.")
+        # Far below what 8 bits resolve; keeps the noise model from becoming a constraint nobody asked for.
+        return found.clamp_min(1e-4)
+    values = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).expand(y.shape[0])
+    if bool((values == 0).any()) and not bool((values == 0).all()):
+        raise RangeError(
+            "solve",
+            expected="sigma above 0 for all images or 0 for all",
+            found="a batch with both",
+            remedy="Solve exact and noisy measurements in two calls.",
+        )
+    return values
+
+
+_FIDELITIES = {"l2": L2, "l1": L1, "huber": Huber, "poisson": Poisson}
+
+
+def as_fidelity(
+    fidelity: object, y: Tensor, operator: Operator, prior: Prior, exact: bool, notes: list[str]
+) -> tuple[Operator, Fidelity]:
+    """The fidelity, and the operator it is used with.
+
+    "auto" is L2, with one exception: for Quantize and JPEG with a prior that is minimised, the measurement is
+    read as the image plus an error bounded by the quantiser's intervals, so that the operator becomes the
+    identity and the fidelity a box with a quadratic pull to y.
+    """
+    if isinstance(fidelity, Fidelity):
+        if isinstance(fidelity, Interval) and isinstance(operator, Quantize):
+            return Identity(), fidelity
+        return operator, fidelity
+    if not isinstance(fidelity, str):
+        raise DTypeError("solve", expected="fidelity as a Fidelity or a name", found=type(fidelity).__name__)
+    if fidelity != "auto":
+        if fidelity not in _FIDELITIES:
+            raise UnknownNameError.suggest("solve", "fidelity", fidelity, ["auto", *_FIDELITIES])
+        return operator, _FIDELITIES[fidelity]()
+    if exact or not prior.can(Capability.PROX):
+        return operator, L2()
+    if isinstance(operator, Quantize):
+        lower, upper = operator.interval(y)
+        notes.append("fidelity: the interval of values that quantise to y, with a quadratic pull to y.")
+        return Identity(), Interval(lower, upper, pull=1.0)
+    if isinstance(operator, JPEG):
+        notes.append("fidelity: y read as the image plus coding error (L2).")
+        return Identity(), L2()
+    return operator, L2()
+
+
+def check_truth(truth: object, batch: int, shape: Shape) -> Tensor | None:
+    """``truth`` if it is None or images of the shape to restore."""
+    if truth is None:
+        return None
+    found = check_tensor("solve", "truth", truth)
+    if tuple(found.shape) != (batch, *shape):
+        raise ShapeError("solve", expected=f"truth of shape {(batch, *shape)}", found=str(tuple(found.shape)))
+    return found

@@ -1,0 +1,161 @@
+"""What ``solve`` returns."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from invrestore._types import Tensor
+from invrestore.errors import CapabilityError, ImageFileError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["Solution", "Status"]
+
+
+class Status(enum.Enum):
+    """How a solve ended; the worst of its images."""
+
+    CONVERGED = "converged"
+    """Every image met the tolerance, or the method is direct."""
+    MAX_STEPS = "stopped at max_steps"
+    """The step limit came first; early stopping is a method, not an error."""
+    STOPPED = "stopped by the callback"
+    """The callback asked for it."""
+    DIVERGED = "diverged"
+    """An iterate was not finite; the last finite one is kept."""
+
+
+_ADVICE = {
+    Status.CONVERGED: "",
+    Status.MAX_STEPS: "Raise max_steps or tol if the history still falls.",
+    Status.STOPPED: "",
+    Status.DIVERGED: "Check the operator with testing.check_operator, or take another method.",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solution:
+    """A restored batch and how it came about.
+
+    Attributes:
+        x: Restored images, (B, C, H, W).
+        status: How the solve ended; the worst of the batch.
+        method: Name of the solver that ran.
+        lam: Weight of the prior for each image, (B,), or None where the prior has none.
+        sigma: Noise standard deviation of each image, (B,), given or estimated.
+        steps: Steps taken for each image, (B,).
+        converged: Which images met the tolerance, (B,).
+        history: Name to (steps, B): "step", "update" (relative change of the iterate), "misfit" (root mean square
+            of A x - y), "objective" where the prior has a value, "psnr" where the truth was given. One row for each
+            recorded step.
+        seconds: Wall time.
+        choices: One sentence for each thing ``solve`` chose, with its reason.
+        z: Latent vectors, for latent priors.
+    """
+
+    x: Tensor
+    status: Status
+    method: str
+    lam: Tensor | None
+    sigma: Tensor
+    steps: Tensor
+    converged: Tensor
+    history: dict[str, Tensor]
+    seconds: float
+    choices: tuple[str, ...] = ()
+    z: Tensor | None = None
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.x.shape[0]} image(s) of {tuple(self.x.shape[1:])}: {self.status.value} "
+            f"with {self.method} after {_span(self.steps)} steps in {self.seconds:.2f} s."
+        ]
+        if _ADVICE[self.status]:
+            lines.append(_ADVICE[self.status])
+        lines.append(f"sigma = {_span(self.sigma)}" + ("" if self.lam is None else f", lam = {_span(self.lam)}"))
+        if "misfit" in self.history and len(self.history["misfit"]):
+            lines.append(f"misfit |A x - y| (rms) = {_span(self.history['misfit'][-1])}")
+        if "psnr" in self.history and len(self.history["psnr"]):
+            lines.append(f"PSNR = {_span(self.history['psnr'][-1])} dB")
+        lines.extend(f"- {choice}" for choice in self.choices)
+        return "\n".join(lines)
+
+    def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
+        """Write images, history and choices to one ``.safetensors`` file, through a temporary name.
+
+        Args:
+            path: File to write.
+            force: Replace an existing file.
+
+        Raises:
+            ImageFileError: The file exists and ``force`` is False, or it cannot be written.
+        """
+        from safetensors.torch import save_file
+
+        target = Path(path)
+        if target.exists() and not force:
+            raise ImageFileError(
+                "Solution.save", expected="a new file", found=f"{target}, which exists", remedy="force=True replaces it."
+            )
+        tensors = {"x": self.x, "sigma": self.sigma, "steps": self.steps, "converged": self.converged}
+        tensors |= {f"history.{k}": v for k, v in self.history.items()}
+        if self.lam is not None:
+            tensors["lam"] = self.lam
+        if self.z is not None:
+            tensors["z"] = self.z
+        meta = {
+            "status": self.status.name,
+            "method": self.method,
+            "seconds": str(self.seconds),
+            "choices": json.dumps(self.choices),
+        }
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            # Cloned: batch rows may share storage, which the format refuses.
+            save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial, metadata=meta)
+            os.replace(partial, target)
+        except Exception as error:
+            raise ImageFileError("Solution.save", expected="a writable path", found=f"{target} ({error})") from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
+        """Draw the recorded curves, one panel for each, one line for each image; write them to ``path`` if given.
+
+        Raises:
+            CapabilityError: matplotlib is not installed, or nothing was recorded.
+        """
+        try:
+            from matplotlib.figure import Figure
+        except ImportError as error:
+            raise CapabilityError(
+                "Solution.plot", expected="matplotlib", found="no such package", remedy="pip install invrestore[bench]"
+            ) from error
+        names = [n for n in ("objective", "misfit", "update", "psnr") if n in self.history and len(self.history[n])]
+        if not names:
+            raise CapabilityError("Solution.plot", expected="a recorded history", found=f"none ({self.method} is direct)")
+        figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
+        for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
+            axes.plot(self.history["step"].cpu(), self.history[name].detach().cpu())
+            axes.set(xlabel="step", title=name)
+            if name in ("update", "misfit"):
+                axes.set_yscale("log")
+            axes.grid(alpha=0.3)
+        if path is not None:
+            figure.savefig(path, dpi=120)
+        return figure
+
+
+def _span(values: Any) -> str:
+    """``0.1`` for one value, ``0.1 to 0.3`` for several."""
+    flat = values.detach().flatten().to(torch.float64) if isinstance(values, torch.Tensor) else torch.tensor([values])
+    low, high = float(flat.min()), float(flat.max())
+    return f"{low:.4g}" if f"{low:.4g}" == f"{high:.4g}" else f"{low:.4g} to {high:.4g}"

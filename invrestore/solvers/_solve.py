@@ -1,0 +1,325 @@
+"""``solve``: one call over all operators, priors and methods."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+
+from invrestore._checks import check_count, check_device, check_finite, check_nonnegative, check_rng, check_batch_tensor
+from invrestore._types import PerImage, Tensor
+from invrestore.errors import CapabilityError, ConvergenceError, DTypeError, RangeError, UnknownNameError
+from invrestore.fidelity import L2, Fidelity, Interval
+from invrestore.operators import Identity, Operator, as_operator
+from invrestore.priors import Capability, Prior, Tikhonov
+from invrestore.solvers._admm import ADMM
+from invrestore.solvers._base import Solver
+from invrestore.solvers._cg import CG
+from invrestore.solvers._direct import Direct
+from invrestore.solvers._fista import FISTA
+from invrestore.solvers._gradient import GradientDescent
+from invrestore.solvers._hqs import HQS
+from invrestore.solvers._inputs import (
+    as_fidelity,
+    as_measurement,
+    as_prior,
+    as_sigma,
+    check_measurement,
+    check_truth,
+)
+from invrestore.solvers._loop import Callback, Outcome, run
+from invrestore.solvers._pdhg import PDHG
+from invrestore.solvers._problem import Problem
+from invrestore.solvers._red import RED
+from invrestore.solvers._solution import Solution, Status
+from invrestore.solvers._weight import choose_lam
+
+__all__ = ["METHODS", "solve", "solvers_for"]
+
+METHODS: dict[str, type[Solver[Any]]] = {
+    cls.name: cls for cls in (FISTA, PDHG, ADMM, HQS, RED, CG, GradientDescent, Direct)
+}
+"""``method=`` to solver class."""
+
+
+def solvers_for(problem: Problem) -> list[str]:
+    """Names of the methods that accept a problem."""
+    fits = []
+    for name, cls in METHODS.items():
+        if not cls.needs <= problem.prior.capabilities:
+            continue
+        try:
+            cls().check(problem)
+        except CapabilityError:
+            continue
+        fits.append(name)
+    return fits
+
+
+def solve(
+    y: Any,
+    operator: Any,
+    prior: Any,
+    *,
+    sigma: PerImage | None = None,
+    fidelity: str | Fidelity = "auto",
+    method: str | Solver[Any] = "auto",
+    max_steps: int | None = None,
+    tol: float | None = None,
+    init: Tensor | None = None,
+    truth: Tensor | None = None,
+    restarts: int = 1,
+    rng: torch.Generator | None = None,
+    progress: bool | None = None,
+    callback: Callback | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Restore images: argmin_x f(A x; y) + lam g(x), or what stands for it with a learned prior.
+
+    Every image of a batch is solved on its own: its weight, noise level, step count and answer do not depend on
+    its neighbours. The same call gives the same answer. Nothing is clamped.
+
+    Gradients flow to ``y`` and to the tensors of operator and prior when any of them requires grad: through the
+    unrolled iterations (memory grows with their number), implicitly through conjugate gradients and closed
+    forms. A weight or noise level that ``solve`` chose counts as a constant.
+
+    Args:
+        y: Measurement, (B, *operator.output_shape), images in units of [0, 1]; also a numpy array (H, W[, C]) or a
+            PIL image, which the answer then mentions.
+        operator: An invrestore operator, a deepinv Physics, a scipy LinearOperator or sparse matrix, or any
+            callable x -> y that autograd can differentiate.
+        prior: A Prior, a name out of ``priors.available()``, a deepinv Denoiser or Prior, or a Restorer.
+        sigma: Noise standard deviation in [0, 1], a number or (B,). None: estimated from ``y``. 0: the data hold
+            exactly, as a constraint.
+        fidelity: "auto", "l2", "l1", "huber", "poisson" or a Fidelity.
+        method: "auto", a name out of ``solvers.METHODS``, or a Solver.
+        max_steps: Step limit; None takes the method's default.
+        tol: Relative change at which an image is done; None takes the method's default.
+        init: Start images, (B, C, H, W); None takes a cheap one made from ``y``.
+        truth: True images, (B, C, H, W), to record PSNR at every step.
+        restarts: Starts of a latent search; other methods have one start.
+        rng: Source of randomness for methods that draw numbers; none of the classical ones does.
+        progress: Show a progress bar.
+        callback: ``callback(step, x)`` after every step; a true answer stops.
+        throw: Raise ConvergenceError when an iterate is not finite; otherwise the status says so.
+
+    Returns:
+        A Solution; ``str(solution)`` tells what was chosen and why, and how it ended.
+
+    Raises:
+        ShapeError: A tensor does not fit.
+        DTypeError: An argument has the wrong type.
+        DeviceError: Tensors live on different devices.
+        RangeError: A number is out of range or not finite.
+        UnknownNameError: No prior, method or fidelity of that name.
+        CapabilityError: The method cannot handle this operator, fidelity or prior.
+        ConvergenceError: The iteration diverged and ``throw`` is True; carries the solution so far.
+
+    Example:
+        >>> import invrestore as ir
+        >>> y = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> s = ir.solve(y, ir.operators.Identity(), ir.priors.TV(lam=0.1), sigma=0.1)
+        >>> s.x.shape, s.method
+        (torch.Size([1, 3, 16, 16]), 'fista')
+    """
+    began = time.perf_counter()
+    notes: list[str] = []
+    y = as_measurement(y, notes)
+    check_rng("solve", rng)
+    check_count("solve", "restarts", restarts)
+    if max_steps is not None:
+        check_count("solve", "max_steps", max_steps)
+    check_nonnegative("solve", "tol", tol)
+    physics = as_operator(operator)
+    input_shape = check_measurement(y, physics)
+    model = as_prior(prior)
+    check_batch_tensor("solve", "lam", model.lam, y.shape[0])
+    check_device("solve", y=y, prior=next(iter(model.tensors()), None))
+    true_x = check_truth(truth, y.shape[0], input_shape)
+    start = check_truth(init, y.shape[0], input_shape)
+    if start is not None:
+        check_finite("solve", "init", start)
+
+    differentiate = torch.is_grad_enabled() and any(
+        t.requires_grad for t in (y, *physics.tensors(), *model.tensors(), *([start] if start is not None else []))
+    )
+    with nullcontext() if differentiate else torch.no_grad():
+        noise = as_sigma(sigma, y, physics, notes)
+        exact = bool((noise == 0).all())
+        physics, misfit = as_fidelity(fidelity, y, physics, model, exact, notes)
+        problem = Problem(y, physics, misfit, model, noise, input_shape, exact)
+        solver = _pick_solver(method, problem, max_steps, notes)
+        solver.check(problem)
+        if restarts > 1:
+            raise CapabilityError(
+                f"solve(method={solver.name!r})",
+                expected="restarts=1, because the method has one start",
+                found=f"restarts={restarts}",
+                remedy="Restarts belong to latent priors.",
+            )
+        limit = max_steps or (solver.steps if isinstance(solver, HQS) else solver.default_steps)
+        tolerance = solver.default_tol if tol is None else float(tol)
+        x0 = _start(problem) if start is None else start
+
+        state = None
+        if model.lam is None:
+            problem, state = _weigh(solver, problem, x0, tolerance, notes)
+        if state is None or differentiate:
+            state = solver.init(problem, x0)
+        else:
+            state = solver.resume(problem, state)
+        with _bar(progress, solver.name, limit) as tick:
+            outcome = run(
+                solver,
+                problem,
+                state,
+                max_steps=limit,
+                tol=tolerance,
+                truth=true_x,
+                callback=callback,
+                progress=tick,
+            )
+    return _finish(solver, problem, outcome, notes, time.perf_counter() - began, throw)
+
+
+def _finish(
+    solver: Solver[Any], problem: Problem, outcome: Outcome, notes: list[str], seconds: float, throw: bool
+) -> Solution:
+    lam = problem.prior.lam
+    if lam is not None:
+        lam = torch.as_tensor(lam, dtype=problem.y.dtype, device=problem.y.device).expand(problem.batch)
+    solution = Solution(
+        x=outcome.x,
+        status=outcome.status,
+        method=solver.name,
+        lam=None if problem.exact else lam,
+        sigma=problem.sigma,
+        steps=outcome.steps,
+        converged=outcome.converged,
+        history=outcome.history,
+        seconds=seconds,
+        choices=tuple(notes),
+    )
+    if outcome.status is Status.DIVERGED and throw:
+        error = ConvergenceError(
+            "solve",
+            expected="finite iterates",
+            found=f"NaN or infinity with method {solver.name!r} after step {int(outcome.steps.max())}",
+            remedy="Check the operator with testing.check_operator, or take another method; error.solution holds "
+            "the last finite images, throw=False returns them.",
+        )
+        error.solution = solution
+        raise error
+    return solution
+
+
+def _pick_solver(method: object, problem: Problem, max_steps: int | None, notes: list[str]) -> Solver[Any]:
+    """The solver asked for, or the first that suits what operator, fidelity and prior declare."""
+    if isinstance(method, Solver):
+        return method
+    if not isinstance(method, str):
+        raise DTypeError("solve", expected="method as a name or a Solver", found=type(method).__name__)
+    if method == "auto":
+        method, reason = _auto(problem)
+        notes.append(f"method: {method!r}, because {reason}.")
+    if method not in METHODS:
+        raise UnknownNameError.suggest("solve", "method", method, ["auto", *METHODS])
+    if method == "hqs" and max_steps is not None:
+        return HQS(steps=max_steps)
+    return METHODS[method]()
+
+
+def _auto(problem: Problem) -> tuple[str, str]:
+    prior = problem.prior
+    if prior.can(Capability.RESTORE):
+        return "restorer", "the prior is a feed-forward restorer"
+    if prior.can(Capability.DENOISE):
+        if problem.has_data_prox:
+            return "hqs", "the prior is a denoiser and the data step has a proximal map"
+        return "fista", "the prior is a denoiser and the data have a gradient only"
+    quadratic = isinstance(prior, Tikhonov) and isinstance(problem.fidelity, L2)
+    if quadratic and problem.linear is not None and not problem.exact:
+        return "cg", "operator, fidelity and prior make a quadratic problem"
+    plain = isinstance(problem.operator, Identity) and isinstance(problem.fidelity, L2) and not problem.exact
+    if plain and prior.can(Capability.PROX):
+        return "fista", "the problem is denoising, which one proximal map of the prior solves"
+    if problem.linear is not None and prior.can(Capability.ANALYSIS):
+        return "pdhg", "the operator is linear and the prior is a norm of a linear map"
+    if problem.linear is not None and prior.can(Capability.PROX):
+        if problem.data_prox_is_cheap:
+            return "admm", "data and prior both have closed proximal maps"
+        if problem.exact or problem.fidelity.curvature is None:
+            return "pdhg", "the data term has a proximal map but no Lipschitz gradient"
+        return "fista", "the data term is smooth and the prior has a proximal map"
+    if prior.can(Capability.PROX):
+        return "fista", "the operator is nonlinear and the prior has a proximal map"
+    return "gradient", "operator and prior are differentiable"
+
+
+def _start(problem: Problem) -> Tensor:
+    """Start images: the measurement where it is an image, else the adjoint, scaled to fit the data best."""
+    y, A = problem.y, problem.linear
+    if isinstance(problem.operator, Identity) or problem.prior.can(Capability.RESTORE):
+        return y.detach().clone() if tuple(y.shape[1:]) == problem.input_shape else y.new_zeros(y.shape[0], *problem.input_shape)
+    if A is None:
+        if tuple(y.shape[1:]) == problem.input_shape:
+            return y.detach().clone()
+        return y.new_full((y.shape[0], *problem.input_shape), 0.5)
+    return A.initial(y.detach(), problem.input_shape)
+
+
+def _weigh(
+    solver: Solver[Any], problem: Problem, x0: Tensor, tol: float, notes: list[str]
+) -> tuple[Problem, Any]:
+    """The problem with a weight for each image, and the state the search reached."""
+    prior = problem.prior
+    if not _takes_weight(prior):
+        return problem, None
+    if problem.exact:
+        # A constraint leaves nothing to weigh: any positive number gives the same minimiser.
+        return problem.with_prior(prior.with_lam(1.0)), None
+    if prior.can(Capability.DENOISE):
+        notes.append("lam: 0.23 sigma^2, the usual weight of a denoiser prior.")
+        return problem.with_prior(prior.with_lam(prior.first_lam(problem.sigma))), None
+    if isinstance(solver, HQS):
+        raise CapabilityError(
+            "solve(method='hqs')",
+            expected="a prior with its weight lam",
+            found=f"priors.{prior.name}(lam=None)",
+            remedy="Set lam, or take method='auto', which can choose it.",
+        )
+    detached = Problem(
+        problem.y.detach(), problem.operator, problem.fidelity, prior, problem.sigma, problem.input_shape
+    )
+    choice = choose_lam(solver, detached, x0.detach(), search_steps=60, search_tol=3 * tol)
+    notes.append(f"lam: {choice.rule}.")
+    return problem.with_prior(prior.with_lam(choice.lam)), choice.state
+
+
+def _takes_weight(prior: Prior) -> bool:
+    return prior.can(Capability.PROX) or prior.can(Capability.GRAD) or prior.can(Capability.ANALYSIS)
+
+
+def _bar(progress: bool | None, name: str, limit: int) -> Any:
+    """A context manager that gives the loop something to call, or nothing."""
+    if not progress:
+        return nullcontext(None)
+    return _ProgressBar(name, limit)
+
+
+class _ProgressBar:
+    def __init__(self, name: str, limit: int) -> None:
+        from rich.progress import Progress
+
+        self._progress = Progress(transient=True)
+        self._task = self._progress.add_task(name, total=limit)
+
+    def __enter__(self) -> Callable[[int, int], object]:
+        self._progress.start()
+        return lambda step, _limit: self._progress.update(self._task, completed=step)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
