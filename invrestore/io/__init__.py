@@ -2,12 +2,13 @@
 
 from invrestore.io._info import MAX_PIXELS, SUFFIXES, ImageInfo
 from invrestore.io._read import load_image, read
-from invrestore.io._write import check_target, encode, save_image, write_bytes
+from invrestore.io._write import check_free, check_target, encode, save_image, write_bytes
 
 __all__ = [
     "MAX_PIXELS",
     "SUFFIXES",
     "ImageInfo",
+    "check_free",
     "check_target",
     "encode",
     "load_image",

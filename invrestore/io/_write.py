@@ -19,7 +19,7 @@ from invrestore.errors import ImageFileError, RangeError, ShapeError
 from invrestore.io._deep import encode_png16, encode_tiff16
 from invrestore.io._info import FORMATS, SUFFIXES, ImageInfo, PathLike
 
-__all__ = ["check_target", "encode", "save_image", "write_bytes"]
+__all__ = ["check_free", "check_target", "encode", "save_image", "write_bytes"]
 
 _Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
 
@@ -71,10 +71,16 @@ def check_target(
     path = Path(path)
     if not path.is_dir():
         _check_format(path.suffix, bits, like)
-    _check_free(path, force)
+    check_free(path, force=force)
 
 
-def _check_free(path: Path, force: bool) -> None:
+def check_free(path: PathLike, *, force: bool = False) -> None:
+    """Raise unless a file can be written there: the folder lets us and the name is free.
+
+    Raises:
+        ImageFileError: The target exists or cannot be written.
+    """
+    path = Path(path)
     if path.is_dir():
         raise ImageFileError(
             "save", expected="a file name", found=f"the folder {path}", remedy="Add a file name."
@@ -243,7 +249,7 @@ def write_bytes(path: PathLike, data: bytes, *, force: bool = False) -> None:
         ImageFileError: The target exists, or the file cannot be written.
     """
     path = Path(path)
-    _check_free(path, force)
+    check_free(path, force=force)
     try:
         with _partial(path) as partial:
             with partial.open("wb") as file:
