@@ -199,9 +199,22 @@ def _damage(name: str) -> Any:
     return apply
 
 
+def _clutter(x: torch.Tensor, rng: torch.Generator, image: Path, size: int) -> torch.Tensor:
+    """A block of another picture put over the picture."""
+    from invrestore import corruptions
+    from invrestore.io import load_image
+
+    donors = load_image(image, mode="gray" if x.shape[1] == 1 else "rgb")
+    return corruptions.ClutteredBlock(size, donors=donors)(x, rng)[0]
+
+
 CORRUPTIONS = {
     "color-noise": Entry(_damage("ColorNoise"), {"amount": number}, needs=(("amount",),)),
     "salt-pepper": Entry(_damage("SaltPepper"), {"amount": number}, needs=(("amount",),)),
+    "block": Entry(_damage("MissingBlock"), {"size": integer}, needs=(("size",),)),
+    "clutter": Entry(_clutter, {"image": file, "size": integer}, needs=(("image",), ("size",))),
+    "poisson": Entry(_damage("Poisson"), {"gain": number}, needs=(("gain",),)),
+    "uniform": Entry(_damage("Uniform"), {"width": number}, needs=(("width",),)),
 }
 """Damage whose place a restoration does not know."""
 

@@ -32,7 +32,7 @@ def degrade(
         list[str] | None,
         typer.Option(
             help="Damage whose place a restoration does not know, as NAME:KEY=VALUE,... ; may be repeated. "
-            "Names: color-noise, salt-pepper, block, poisson, uniform.",
+            "Names: color-noise, salt-pepper, block, clutter, poisson, uniform.",
             metavar="SPEC",
         ),
     ] = None,

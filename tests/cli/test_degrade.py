@@ -97,12 +97,30 @@ def test_16_bits_and_opacity_of_the_input_are_kept(run, tmp_path, rng):
     assert (info.alpha - alpha).abs().max() < 1e-4
 
 
-@pytest.mark.parametrize("spec", ["color-noise:amount=0.9", "salt-pepper:amount=0.2"])
-def test_corruptions_change_about_the_share_asked_for(run, picture, tmp_path, spec):
+@pytest.mark.parametrize(
+    ("spec", "amount"),
+    [
+        ("color-noise:amount=0.9", 0.9),
+        ("salt-pepper:amount=0.2", 0.2),
+        ("block:size=16", 256 / 1920),
+        ("poisson:gain=10", 1),
+        ("uniform:width=0.5", 1),
+    ],
+)
+def test_corruptions_change_about_the_share_asked_for(run, picture, tmp_path, spec, amount):
     assert run("degrade", picture, "-o", tmp_path / "y.png", "--corruption", spec).code == 0
     changed = (load_image(tmp_path / "y.png") != load_image(picture)).any(1).float().mean()
-    amount = float(spec.split("=")[1])
     assert abs(changed - amount) < 0.1
+
+
+def test_clutter_is_a_block_of_another_picture(run, picture, tmp_path):
+    Image.new("L", (20, 20), 51).save(tmp_path / "gray.png")
+    spec = f"clutter:image={tmp_path / 'gray.png'},size=10"
+    assert run("degrade", picture, "-o", tmp_path / "y.png", "--corruption", spec).code == 0
+    y, x = load_image(tmp_path / "y.png"), load_image(picture)
+    changed = (y != x).any(1)
+    assert 90 <= changed.sum() <= 100
+    assert torch.allclose(y.movedim(1, -1)[changed], torch.tensor(0.2))
 
 
 @pytest.mark.parametrize(
