@@ -91,7 +91,8 @@ def noise_map(
     """
     batch, _, height, width = x.shape
     if isinstance(sigma, Tensor):
-        if sigma.shape not in {(), (1,), (batch,), (1, 1, height, width), (batch, 1, height, width)}:
+        shapes = {(), *((n, *rest) for n in (1, batch) for rest in ((), (1, 1, 1), (1, height, width)))}
+        if sigma.shape not in shapes:
             expected = f"sigma of shape (), ({batch},) or ({batch}, 1, {height}, {width})"
             raise ShapeError(where, expected=expected, found=str(tuple(sigma.shape)))
         # Reading a value back from an accelerator would stall the loop that calls us.

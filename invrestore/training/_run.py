@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from invrestore import networks
-from invrestore.data import ImageFile, PackSummary, PatchPool, find_images, pack, read_pack
+from invrestore.data import ImageFile, PackSummary, PatchPool, describe_pack, find_images, pack, read_pack
 from invrestore.errors import CapabilityError, TrainingError
 from invrestore.networks import Card, DenoiserNetwork
 from invrestore.training._denoiser import DenoiserTask
@@ -70,13 +70,14 @@ def prepare(recipe: Recipe, data: str | Path, out: str | Path) -> PackSummary | 
             if (data / name).exists():
                 (out / name).write_bytes((data / name).read_bytes())
         return None
+    present = [source for source in recipe.sources if (data / source.folder).is_dir()]
     images: list[ImageFile] = []
-    for source in recipe.sources:
-        if (data / source.folder).is_dir():
-            images += find_images(data / source.folder, source.split)
+    for source in present:
+        images += find_images(data / source.folder, source.split)
+    description = ", ".join(source.folder for source in present)
     if not images:
-        images = find_images(data, "train")
-    summary = pack(images, out / _TRAIN, max_side=recipe.max_side)
+        images, description = find_images(data, "train"), data.resolve().name
+    summary = pack(images, out / _TRAIN, max_side=recipe.max_side, description=description)
     if isinstance(recipe, DenoiserRecipe) and (data / recipe.test_folder).is_dir():
         pack(find_images(data / recipe.test_folder), out / _TEST, testing=True)
     return summary
@@ -118,9 +119,7 @@ def train(
         summary = prepare(recipe, data, out)
         if summary is not None:
             left_out = ", ".join(f"{count} of {name}" for name, count in summary.refused.items()) or "none"
-            say(
-                f"packed {summary.images} images, {summary.size / 1e6:.1f} MB; reserved ones left out: {left_out}"
-            )
+            say(f"packed {summary.images} images, {summary.size / 1e6:.1f} MB; left out: {left_out}")
     fabric.barrier()
     torch.manual_seed(recipe.seed)
     network = _network(recipe)
@@ -135,7 +134,7 @@ def train(
 
 
 def _network(recipe: DenoiserRecipe) -> DenoiserNetwork:
-    network = networks.build(_card(recipe, 0, "", ""))
+    network = networks.build(_card(recipe))
     if not isinstance(network, DenoiserNetwork):
         raise TrainingError(
             "training.train", expected="a denoiser architecture", found=recipe.architecture, remedy=""
@@ -143,8 +142,7 @@ def _network(recipe: DenoiserRecipe) -> DenoiserNetwork:
     return network
 
 
-def _card(recipe: DenoiserRecipe, images: int, training: str, protocol: str) -> Card:
-    folders = ", ".join(source.folder for source in recipe.sources)
+def _card(recipe: DenoiserRecipe, data: str = "", training: str = "", protocol: str = "") -> Card:
     return Card(
         name=recipe.checkpoint or recipe.name,
         architecture=recipe.architecture,
@@ -153,7 +151,7 @@ def _card(recipe: DenoiserRecipe, images: int, training: str, protocol: str) -> 
         channels=recipe.arguments.get("channels", 3),
         sigma_range=recipe.sigma,
         parameters=0,
-        data=f"{images} images of {folders}, reserved test images left out",
+        data=f"{data}, reserved test images left out",
         licence=recipe.licence,
         metrics={"protocol": protocol} if protocol else {},
         training=training,
@@ -177,7 +175,7 @@ def _export(
         f"mean RGB PSNR in dB on {recipe.test_folder} ({len(task.test_images)} images), noise of seed 0 for "
         "each image, not clipped; output clamped and rounded to 8 bits; no border crop; float32"
     )
-    details = _card(recipe, len(read_pack(out / _TRAIN)), effort, protocol if task.test_images else "")
+    details = _card(recipe, describe_pack(out / _TRAIN), effort, protocol if task.test_images else "")
     networks.save(outcome.players["denoiser"], path, details)
     # What is scored is what users will load: the weights after rounding to half precision.
     shipped: dict[str, nn.Module] = {"denoiser": networks.load_file(path)}

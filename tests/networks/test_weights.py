@@ -1,0 +1,177 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from invrestore import networks
+from invrestore.errors import UnknownNameError, WeightsError
+from invrestore.networks import Card, UNet
+
+CARD = Card(
+    name="tiny",
+    architecture="UNet",
+    arguments={"channels": 1, "widths": [4, 8], "blocks": 1},
+    sha256="",
+    channels=1,
+    sigma_range=(0.0, 0.2),
+    parameters=0,
+    data="nothing",
+    licence="none",
+    metrics={},
+    training="none",
+    recipe="none",
+    commit="none",
+    reference="none",
+)
+
+
+@pytest.fixture
+def network() -> UNet:
+    torch.manual_seed(0)
+    network = UNet(channels=1, widths=(4, 8), blocks=1)
+    torch.nn.init.normal_(network.tail.weight)
+    return network
+
+
+@pytest.fixture
+def file(network: UNet, tmp_path: Path) -> Path:
+    networks.save(network, tmp_path / "tiny.safetensors", CARD)
+    return tmp_path / "tiny.safetensors"
+
+
+def test_saved_network_loads_ready_for_use(network: UNet, file: Path) -> None:
+    loaded = networks.load_file(file)
+    x = torch.rand(1, 1, 8, 8)
+    torch.testing.assert_close(loaded(x, 0.1), network(x, 0.1), atol=1e-2, rtol=1e-2)
+    assert isinstance(loaded, UNet)
+    assert loaded.sigma_range == (0.0, 0.2)
+    assert not loaded.training
+    assert not any(p.requires_grad for p in loaded.parameters())
+    assert next(loaded.parameters()).dtype == torch.float32
+
+
+def test_weights_are_stored_in_half_precision(network: UNet, file: Path) -> None:
+    count = sum(p.numel() for p in network.parameters())
+    assert file.stat().st_size < 2 * count + 4096
+    assert json.loads(file.with_suffix(".json").read_text())["parameters"] == count
+
+
+def test_device_and_type_are_honoured(file: Path) -> None:
+    loaded = networks.load_file(file, device="cpu", dtype=torch.bfloat16)
+    assert next(loaded.parameters()).dtype == torch.bfloat16
+
+
+def test_saving_a_loaded_network_again_gives_the_same_file(file: Path, tmp_path: Path) -> None:
+    again = networks.save(networks.load_file(file), tmp_path / "again.safetensors", CARD)
+    assert (tmp_path / "again.safetensors").read_bytes() == file.read_bytes()
+    assert again.sha256 == json.loads(file.with_suffix(".json").read_text())["sha256"]
+
+
+def test_cut_file_is_refused(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(WeightsError, match=r"tiny\.safetensors with sha256"):
+        networks.load_file(file)
+
+
+def test_altered_file_is_refused(file: Path) -> None:
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(WeightsError, match="Install the package again"):
+        networks.load_file(file)
+
+
+def test_missing_file_is_refused(file: Path) -> None:
+    file.unlink()
+    with pytest.raises(WeightsError, match=r"expected a file tiny\.safetensors, got none"):
+        networks.load_file(file)
+
+
+def test_missing_card_is_refused(file: Path) -> None:
+    file.with_suffix(".json").unlink()
+    with pytest.raises(WeightsError, match=r"a readable card tiny\.json"):
+        networks.load_file(file)
+
+
+def test_foreign_card_is_refused(file: Path) -> None:
+    file.with_suffix(".json").write_text('{"name": "tiny"}')
+    with pytest.raises(WeightsError, match=r"a readable card tiny\.json"):
+        networks.load_file(file)
+
+
+def change_card(file: Path, **changes: object) -> None:
+    card = file.with_suffix(".json")
+    card.write_text(json.dumps(json.loads(card.read_text()) | changes))
+
+
+def test_weights_of_another_network_are_refused(file: Path) -> None:
+    change_card(file, arguments={"channels": 1, "widths": [8, 8], "blocks": 1})
+    with pytest.raises(WeightsError, match="belong to different networks"):
+        networks.load_file(file)
+
+
+def test_wrong_number_of_channels_is_refused(file: Path) -> None:
+    change_card(file, channels=3)
+    with pytest.raises(WeightsError, match=r"3 channel\(s\), as its card says, got 1"):
+        networks.load_file(file)
+
+
+def test_file_that_is_no_safetensors_archive_is_refused(file: Path) -> None:
+    import hashlib
+
+    file.write_bytes(b"not tensors")
+    change_card(file, sha256=hashlib.sha256(b"not tensors").hexdigest())
+    with pytest.raises(WeightsError, match=r"tensors in tiny\.safetensors"):
+        networks.load_file(file)
+
+
+def test_unknown_architecture_is_refused() -> None:
+    with pytest.raises(UnknownNameError, match="Did you mean 'UNet'"):
+        networks.build(replace(CARD, architecture="Unet"))
+
+
+def test_arguments_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(WeightsError, match="arguments of UNet"):
+        networks.build(replace(CARD, arguments={"depth": 3}))
+
+
+def test_card_of_another_network_is_not_written(network: UNet, tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"networks\.save: expected a UNet"):
+        networks.save(network, tmp_path / "x.safetensors", replace(CARD, arguments={"channels": 3}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_that_are_not_finite_are_not_written(network: UNet, tmp_path: Path) -> None:
+    network.tail.weight.data[0] = float("nan")
+    with pytest.raises(WeightsError, match=r"others in tail\.weight"):
+        networks.save(network, tmp_path / "x.safetensors", CARD)
+
+
+def test_unknown_name_suggests_the_nearest(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    monkeypatch.setattr("invrestore.networks._weights._folder", lambda: file.parent)
+    assert networks.available() == ["tiny"]
+    assert networks.card("tiny").sigma_range == (0.0, 0.2)
+    assert isinstance(networks.load("tiny"), UNet)
+    with pytest.raises(UnknownNameError, match=r"networks\.load: .*Did you mean 'tiny'"):
+        networks.load("tiney")
+    with pytest.raises(UnknownNameError, match=r"networks\.card: .*Did you mean 'tiny'"):
+        networks.card("tinny")
+
+
+@pytest.mark.parametrize("name", networks.available())
+def test_every_shipped_checkpoint_loads_and_its_card_is_whole(name: str) -> None:
+    card = networks.card(name)
+    network = networks.load(name)
+    assert card.name == name
+    assert card.parameters == sum(p.numel() for p in network.parameters())
+    assert card.data
+    assert card.licence
+    assert card.metrics
+
+
+@pytest.mark.parametrize("name", networks.available())
+def test_every_shipped_file_is_at_most_16_mib(name: str) -> None:
+    folder = Path(networks.__file__).parent / "weights"
+    assert (folder / f"{name}.safetensors").stat().st_size <= 16 * 2**20
