@@ -48,6 +48,8 @@ class Trained:
 def prepare(recipe: Recipe, data: str | Path, out: str | Path) -> PackSummary | None:
     """Pack the images of a recipe into a folder that can travel to another machine.
 
+    The images of the recipe's test folder are packed apart and never trained on.
+
     Args:
         recipe: Names the folders to take and how images are reduced.
         data: Data folder, or a folder made by an earlier call, whose packs are then used as they are.
@@ -74,13 +76,16 @@ def prepare(recipe: Recipe, data: str | Path, out: str | Path) -> PackSummary | 
     images: list[ImageFile] = []
     for source in present:
         images += find_images(data / source.folder, source.split)
-    description = ", ".join(source.folder for source in present)
+    description = ", ".join((data / source.folder).resolve().name for source in present)
     if not images:
         images, description = find_images(data, "train"), data.resolve().name
-    summary = pack(images, out / _TRAIN, max_side=recipe.max_side, description=description)
+    held_out: list[ImageFile] = []
     if isinstance(recipe, DenoiserRecipe) and (data / recipe.test_folder).is_dir():
-        pack(find_images(data / recipe.test_folder), out / _TEST, testing=True)
-    return summary
+        held_out = find_images(data / recipe.test_folder)
+        pack(held_out, out / _TEST, testing=True)
+    measured = {(image.path.resolve(), image.member) for image in held_out}
+    images = [image for image in images if (image.path.resolve(), image.member) not in measured]
+    return pack(images, out / _TRAIN, max_side=recipe.max_side, description=description)
 
 
 def train(

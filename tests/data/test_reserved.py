@@ -39,9 +39,9 @@ def test_pixels_are_recognised_in_another_format() -> None:
 
 
 def test_transposed_pixels_are_another_image() -> None:
-    image = Image.open(io.BytesIO(encoded("PNG")))
     buffer = io.BytesIO()
-    Image.frombytes("RGB", (9, 7), image.tobytes()).save(buffer, "PNG")
+    with Image.open(io.BytesIO(encoded("PNG"))) as image:
+        Image.frombytes("RGB", (9, 7), image.tobytes()).save(buffer, "PNG")
     assert fingerprints(buffer.getvalue())[1] != fingerprints(encoded("PNG"))[1]
 
 

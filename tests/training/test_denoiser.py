@@ -1,0 +1,125 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from invrestore.data import PatchPool
+from invrestore.networks import UNet
+from invrestore.training import DenoiserRecipe, DenoiserTask, Optimizer, Stage, score_denoiser
+
+
+def tiny_recipe(**changes: object) -> DenoiserRecipe:
+    settings = {
+        "name": "tiny",
+        "arguments": {"channels": 3, "widths": [8, 16], "blocks": 1},
+        "stages": (Stage(patch=16, batch=4),),
+        "optimizer": Optimizer(kind="adamw", lr=1e-2, warmup=0),
+        "steps": 40,
+        "precision": "32",
+    }
+    return DenoiserRecipe.model_validate(settings | changes)
+
+
+@pytest.fixture
+def pool() -> PatchPool:
+    ramp = np.linspace(0, 255, 24, dtype=np.uint8)
+    return PatchPool([np.stack([*np.meshgrid(ramp, ramp), np.full((24, 24), 90, np.uint8)], axis=2)])
+
+
+class Recorder(torch.nn.Module):
+    """Remembers what it was asked to denoise."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inputs: list[torch.Tensor] = []
+        self.levels: list[torch.Tensor] = []
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        self.inputs.append(x)
+        self.levels.append(sigma)
+        return x
+
+
+def test_crops_are_noised_at_the_level_the_network_is_told(pool: PatchPool, rng: torch.Generator) -> None:
+    recorder = Recorder()
+    task = DenoiserTask(recorder, tiny_recipe(sigma=(0.1, 0.1), loss="mse"), pool)
+    ((player, loss),) = task.losses({"denoiser": recorder}, Stage(patch=20, batch=64), rng)
+    assert player == "denoiser"
+    assert float(loss) == pytest.approx(0.01, rel=0.02)
+    assert recorder.levels[0].tolist() == pytest.approx([0.1] * 64)
+    assert recorder.inputs[0].shape == (64, 3, 20, 20)
+    assert recorder.inputs[0].min() < 0
+
+
+def test_l1_loss_of_gaussian_noise_is_its_mean_deviation(pool: PatchPool, rng: torch.Generator) -> None:
+    recorder = Recorder()
+    task = DenoiserTask(recorder, tiny_recipe(sigma=(0.1, 0.1), loss="l1"), pool)
+    ((_, loss),) = task.losses({"denoiser": recorder}, Stage(patch=20, batch=64), rng)
+    assert float(loss) == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.02)
+
+
+def test_levels_cover_their_range_and_favour_low_ones_on_request(
+    pool: PatchPool, rng: torch.Generator
+) -> None:
+    recorder = Recorder()
+    for power in (1.0, 2.0):
+        task = DenoiserTask(recorder, tiny_recipe(sigma=(0.1, 0.3), sigma_power=power), pool)
+        list(task.losses({"denoiser": recorder}, Stage(patch=4, batch=2000), rng))
+    for levels, mean in zip(recorder.levels, (0.2, 0.1 + 0.2 / 3), strict=True):
+        assert levels.min() >= 0.1
+        assert levels.max() <= 0.3
+        assert float(levels.mean()) == pytest.approx(mean, abs=0.005)
+
+
+def test_gray_networks_see_luma(pool: PatchPool, rng: torch.Generator) -> None:
+    recorder = Recorder()
+    recipe = tiny_recipe(sigma=(0.0, 0.0), arguments={"channels": 1})
+    list(DenoiserTask(recorder, recipe, pool).losses({"denoiser": recorder}, Stage(patch=24, batch=1), rng))
+    expected = (pool.pixels.float() / 255) @ torch.tensor([0.299, 0.587, 0.114])
+    torch.testing.assert_close(recorder.inputs[0].flatten().sort().values, expected.sort().values)
+
+
+def test_one_image_can_be_overfitted(pool: PatchPool) -> None:
+    torch.manual_seed(0)
+    network = UNet(channels=3, widths=(8, 16), blocks=1)
+    task = DenoiserTask(network, tiny_recipe(sigma=(0.2, 0.2)), pool)
+    optimizer = torch.optim.Adam(network.parameters(), lr=5e-3)
+    losses = []
+    for step in range(60):
+        rng = torch.Generator().manual_seed(step)
+        ((_, loss),) = task.losses(task.players, Stage(patch=16, batch=4), rng)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.mean(losses[-5:]) < 0.35 * losses[0]
+
+
+def test_score_of_doing_nothing_is_the_noise_level() -> None:
+    image = torch.full((1, 3, 64, 64), 0.5)
+    score = score_denoiser(lambda x, sigma: x, [image, image], 25 / 255)
+    assert score == pytest.approx(20 * math.log10(255 / 25), abs=0.05)
+
+
+def test_score_rounds_to_eight_bits() -> None:
+    image = torch.full((1, 1, 8, 8), 100 / 255)
+    assert score_denoiser(lambda x, sigma: torch.full_like(x, 100.3 / 255), [image], 0.1) > 100
+
+
+def test_evaluation_and_samples_use_the_test_images(pool: PatchPool) -> None:
+    images = [torch.rand(1, 3, 40, 250), torch.rand(1, 3, 200, 30)]
+    network = UNet(channels=3, widths=(4,), blocks=1)
+    task = DenoiserTask(network, tiny_recipe(test_sigmas=(0.1, 0.2)), pool, images)
+    scores = task.evaluate(task.players)
+    assert list(scores) == ["psnr_26", "psnr_51"]
+    sheet = task.samples(task.players)
+    assert sheet is not None
+    assert sheet.shape == (3, 2 * 192, 2 * 3 * 192)
+    assert 0 <= float(sheet.min()) <= float(sheet.max()) <= 1
+
+
+def test_without_test_images_there_is_nothing_to_score(pool: PatchPool) -> None:
+    task = DenoiserTask(UNet(channels=3, widths=(4,), blocks=1), tiny_recipe(), pool)
+    assert task.evaluate(task.players) == {}
+    assert task.samples(task.players) is None
