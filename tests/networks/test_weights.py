@@ -175,3 +175,44 @@ def test_every_shipped_checkpoint_loads_and_its_card_is_whole(name: str) -> None
 def test_every_shipped_file_is_at_most_16_mib(name: str) -> None:
     folder = Path(networks.__file__).parent / "weights"
     assert (folder / f"{name}.safetensors").stat().st_size <= 16 * 2**20
+
+
+def picture(channels: int) -> torch.Tensor:
+    """Waves of growing frequency with a hard edge across them, (1, C, 160, 224) in [0, 1]."""
+    across = torch.linspace(0, 1, 224)
+    waves = 0.5 + 0.3 * torch.sin(60 * across**2).expand(160, 224)
+    disc = (torch.linspace(-1, 1, 160)[:, None] ** 2 + (2 * across - 1) ** 2 < 0.5).float()
+    return (0.8 * waves + 0.2 * disc).expand(1, channels, 160, 224).contiguous()
+
+
+DENOISERS = [name for name in networks.available() if networks.card(name).sigma_range is not None]
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_every_shipped_denoiser_removes_most_of_the_noise(name: str, rng: torch.Generator) -> None:
+    clean = picture(networks.card(name).channels)
+    noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=rng)
+    denoised = networks.load(name)(noisy, 25 / 255)
+    assert (denoised - clean).square().mean() < 0.1 * (noisy - clean).square().mean()
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_tiles_of_every_shipped_denoiser_differ_by_less_than_one_grey_level(
+    name: str, rng: torch.Generator
+) -> None:
+    clean = picture(networks.card(name).channels)
+    noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=rng)
+    network = networks.load(name)
+    tiles = networks.tiled(network, noisy, 25 / 255, tile=128, overlap=64)
+    assert (tiles - network(noisy, 25 / 255)).abs().max() < 1 / 255
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_bfloat16_costs_every_shipped_denoiser_little(name: str, rng: torch.Generator) -> None:
+    clean = picture(networks.card(name).channels)
+    noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=rng)
+    errors = [
+        (networks.load(name, dtype=dtype)(noisy, 25 / 255) - clean).square().mean()
+        for dtype in (torch.float32, torch.bfloat16)
+    ]
+    assert errors[1] < 1.01 * errors[0]
