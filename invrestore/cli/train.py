@@ -91,8 +91,12 @@ def train(
         devices=devices,
         say=say,
     )
-    say(f"{result.outcome.step} steps in {result.outcome.seconds / 60:.1f} minutes of training")
-    say(str(result.weights) if result.weights else "The schedule has not ended; go on with --resume.")
+    if result.weights is not None:
+        say(
+            f"{result.weights} after {result.outcome.step} steps in {result.outcome.seconds / 60:.1f} minutes"
+        )
+    elif not result.outcome.finished:
+        say(f"paused at step {result.outcome.step}; go on with --resume")
 
 
 def _silent(line: str) -> None:

@@ -141,10 +141,21 @@ def test_command_trains_a_recipe_file(
     (tmp_path / "mine.json").write_text(RECIPE.model_dump_json())
     command(str(tmp_path / "mine.json"), data=photos, out=tmp_path / "run", steps=2, accelerator="cpu")
     output = capsys.readouterr().out
-    assert "2 steps in" in output
+    assert "tiny.safetensors after 2 steps" in output
     assert "psnr_25" in output
     assert (tmp_path / "run" / "tiny.safetensors").is_file()
     assert json.loads((tmp_path / "run" / "recipe.json").read_text())["steps"] == 2
+
+
+def test_command_says_how_to_go_on_after_a_pause(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.json").write_text(RECIPE.model_dump_json())
+    options = {"data": photos, "out": tmp_path / "run", "accelerator": "cpu"}
+    command(str(tmp_path / "mine.json"), **options, pause=0.0)
+    assert "paused at step 0; go on with --resume" in capsys.readouterr().out
+    command(str(tmp_path / "mine.json"), **options, resume=True)
+    assert "after 4 steps" in capsys.readouterr().out
 
 
 def test_command_prepares_lists_and_keeps_quiet(
