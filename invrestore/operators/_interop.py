@@ -88,7 +88,13 @@ def _inner_product_test(where: str, operator: LinearOperator, shape: Shape, reme
 
 def _copy_of(physics: Any) -> Any:
     """A copy that shares no state; unlike deepcopy, deepinv's own ``clone`` copies random generators too."""
-    return physics.clone() if hasattr(physics, "clone") else copy.deepcopy(physics)
+    copied = physics.clone() if hasattr(physics, "clone") else copy.deepcopy(physics)
+    for part in copied.modules():
+        # Physics that find their adjoint by autograd keep it as a closure over the original's tensors, in the
+        # dtype of its first use; a copy has to find its own.
+        if hasattr(part, "_auto_grad_adjoint_fn"):
+            part._auto_grad_adjoint_fn = None
+    return copied
 
 
 def _like_kind(dtype: torch.dtype, target: torch.dtype) -> torch.dtype:
@@ -114,7 +120,7 @@ def _converted(module: Any, target: torch.device | torch.dtype | str) -> Any:
 
 
 def _working_dtype(physics: Any) -> torch.dtype | None:
-    """Real dtype a physics computes in: its ``dtype`` attribute, else that of its tensors, else None = any."""
+    """Real dtype a physics computes in: its ``dtype`` attribute, else that of its tensors; None is any."""
     declared = getattr(physics, "dtype", None)
     if isinstance(declared, torch.dtype):
         return declared.to_real() if declared.is_complex else declared
@@ -376,31 +382,32 @@ class ScipyOperator(LinearOperator):
 
     Args:
         matrix: Real ``scipy.sparse.linalg.LinearOperator`` of shape (M, C H W).
-        input_shape: (C, H, W).
-        output_shape: Shape of one measurement, with M numbers.
+        image_shape: (C, H, W).
+        measurement_shape: Shape of one measurement, with M numbers.
     """
 
     matrix: scipy.sparse.linalg.LinearOperator
-    input_shape: Shape
-    output_shape: Shape
+    image_shape: Shape
+    measurement_shape: Shape
 
     image_range: ClassVar[bool] = False
 
+    @property
+    def input_shape(self) -> Shape:
+        """(C, H, W)."""
+        return self.image_shape
+
     def output_shape_of(self, input_shape: Shape) -> Shape:
         """As given."""
-        return self.output_shape
-
-    def input_shape_of(self, output_shape: Shape) -> Shape:
-        """As given."""
-        return self.input_shape
+        return self.measurement_shape
 
     def _apply(self, x: Tensor) -> Tensor:
         y = _Product.apply(x.flatten(1), self.matrix, False)
-        return cast(Tensor, y.reshape(-1, *self.output_shape))
+        return cast(Tensor, y.reshape(-1, *self.measurement_shape))
 
     def _adjoint(self, y: Tensor) -> Tensor:
         x = _Product.apply(y.flatten(1), self.matrix, True)
-        return cast(Tensor, x.reshape(-1, *self.input_shape))
+        return cast(Tensor, x.reshape(-1, *self.image_shape))
 
 
 def from_scipy(matrix: Any, input_shape: Shape, output_shape: Shape | None = None) -> LinearOperator:

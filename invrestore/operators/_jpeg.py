@@ -533,8 +533,8 @@ class JPEG(Operator):
         """Root mean square compression error of each image, shape (B,), from the tables and ``y``.
 
         A nonzero coefficient errs uniformly, q^2/12. A zero one errs by its own size, which is inferred from
-        what is visible (see ``_zero_bin_variance``), so that coarse tables do not overstate the error of smooth
-        images. Detail lost to chroma subsampling is not counted. On photos the estimate is 0.9 to
+        what is visible (see ``_zero_bin_variance``), so that coarse tables do not overstate the error of
+        smooth images. Detail lost to chroma subsampling is not counted. On photos the estimate is 0.9 to
         1.6 times the true error; on synthetic gradients it is several times too large.
         """
         y = self._check_output(y, f"{self.name}.estimate_sigma")
