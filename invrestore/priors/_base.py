@@ -123,6 +123,12 @@ class Prior:
         """Weight a search begins with, (B,), for denoising at noise level ``sigma``, (B,); a guess, not a choice."""
         return sigma
 
+    def __add__(self, other: Prior) -> Prior:
+        """``lam g + lam' g'``; sums of sums are flattened."""
+        from invrestore.priors._sum import add
+
+        return add(self, other) if isinstance(other, Prior) else NotImplemented
+
     def tensors(self) -> list[Tensor]:
         """The tensors the prior is made of, which gradients may flow to; those of a network in training mode only."""
         values: list[Any] = [getattr(self, f.name) for f in dataclasses.fields(self)]
