@@ -1,7 +1,8 @@
-"""Write ``invrestore/operators/_wavelet_filters.npz``: the low-pass filter of every orthogonal PyWavelets name.
+"""Write ``invrestore/operators/_wavelet_filters.npz``: the low-pass filters of PyWavelets' orthogonal names.
 
 PyWavelets publishes the Symlets to 1e-11 and a truncated Meyer filter ("dmey") that is orthogonal to 2e-3
-only. Each filter is therefore moved to the nearest exactly orthonormal one: Gauss-Newton steps of least norm on
+only. Each filter is therefore moved to the exactly orthonormal one next to it: Gauss-Newton steps of least
+norm on
 
     sum_n h[n] h[n + 2k] = delta_k,   sum_n h[n] = sqrt(2),   sum_n (-1)^n h[n] = 0.
 

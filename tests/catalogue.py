@@ -270,3 +270,18 @@ def _compose_nonlinear(shape: Shape, rng: torch.Generator) -> Operator:
 @nonlinear("stack-nonlinear")
 def _stack_nonlinear(shape: Shape, rng: torch.Generator) -> Operator:
     return operators.stack(operators.Quantize(3), operators.Identity(), input_shape=shape)
+
+
+@linear("wavelet")
+def _wavelet(shape: Shape, rng: torch.Generator) -> LinearOperator:
+    return operators.WaveletTransform("db2", levels=2)
+
+
+@linear("wavelet-frame")
+def _wavelet_frame(shape: Shape, rng: torch.Generator) -> LinearOperator:
+    return operators.WaveletTransform("sym4", shifts=3)
+
+
+@linear("gradient")
+def _gradient(shape: Shape, rng: torch.Generator) -> LinearOperator:
+    return operators.Gradient()
