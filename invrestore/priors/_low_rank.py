@@ -179,7 +179,11 @@ class LowRank(Prior):
             return self._denoise(where, v, level)
         check_finite(where, "v", v)
         m = self._matrices(v)
-        bound = torch.as_tensor(level).to(m).expand(v.shape[0])[:, None].expand(m.shape[:2])
+        bound = (
+            torch.as_tensor(level, dtype=m.dtype, device=m.device)
+            .expand(v.shape[0])[:, None]
+            .expand(m.shape[:2])
+        )
         return self._images(shrink_spectrum(m, bound, rank=self._kept(v)), v)
 
     # Groups of patches -------------------------------------------------------------------------------------
@@ -197,7 +201,7 @@ class LowRank(Prior):
     def _denoise(self, where: str, x: Tensor, variance: PerImage) -> Tensor:
         check_finite(where, "x", x)
         noisy = x if x.dtype == torch.float64 else x.float()
-        power = torch.as_tensor(variance).to(noisy).expand(x.shape[0])
+        power = torch.as_tensor(variance, dtype=noisy.dtype, device=noisy.device).expand(x.shape[0])
         # A margin for rounding, so that 20/255 belongs to the regime that ends there.
         limits = torch.tensor(_REGIMES, dtype=torch.float64).square() * (1 + 1e-5)
         regimes = torch.bucketize(power.detach().double().cpu(), limits).tolist()
