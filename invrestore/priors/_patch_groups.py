@@ -214,7 +214,7 @@ def _match(patches: Tensor, grid: _Grid, band: _Band, group: int) -> Tensor:
     """Indices of the ``group`` patches nearest to each reference patch of a band.
 
     Squared distances within the window of a tile of reference patches, by one matrix product for each tile;
-    (B, K, group), in no order. A reference patch belongs to its own group.
+    (B, K, group), itself first. Fewer where the smallest window of the band holds fewer.
     """
     centred = patches - patches.mean(1, keepdim=True)
     field = centred.view(patches.shape[0], band.height, grid.width, -1)
@@ -227,7 +227,7 @@ def _match(patches: Tensor, grid: _Grid, band: _Band, group: int) -> Tensor:
         distance = power[:, :, start : start + width].flatten(1)[:, None] - 2 * near[:, own] @ near.mT
         # A reference patch belongs to its group even among equal ones: every pixel gets an estimate.
         distance[:, torch.arange(own.numel(), device=own.device), own] = -torch.inf
-        nearest = distance.topk(min(group, near.shape[1]), largest=False, sorted=False).indices
+        nearest = distance.topk(min(group, near.shape[1]), largest=False).indices
         found.append(nearest // width * grid.width + nearest % width + start)
     least = min(part.shape[-1] for part in found)
     return torch.cat([part[..., :least] for part in found], 1).int()

@@ -247,6 +247,14 @@ def test_images_of_any_size_are_denoised(size: tuple[int, int], channels: int, r
     assert out.isfinite().all()
 
 
+@pytest.mark.parametrize("window", [1, 3])
+def test_windows_smaller_than_the_group_still_reach_every_pixel(window: int, rng: torch.Generator) -> None:
+    x = torch.rand(1, 1, 13, 29, generator=rng, dtype=torch.float64)
+    out = LowRank(patch=3, stride=3, group=50, window=window).denoise(x, 0.1)
+    assert out.isfinite().all()
+    assert not torch.equal(out, x)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_other_precisions_keep_their_type(dtype: torch.dtype, picture: torch.Tensor) -> None:
     given = picture.to(dtype)
