@@ -66,13 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     try:
         code = app(arguments, standalone_mode=False)
-    except KeyboardInterrupt:
-        return _fail("interrupted; nothing unfinished was left behind", _INTERRUPTED)
+    except (KeyboardInterrupt, typer.Abort):
+        code = _INTERRUPTED
     except typer.Exit as end:
-        return end.exit_code
+        code = end.exit_code
     except Exception as error:
-        if type(error).__name__ == "Abort":
-            return _fail("interrupted; nothing unfinished was left behind", _INTERRUPTED)
         if type(error).__name__ == "NoArgsIsHelpError":  # typer has printed the help as its message
             print(error)
             return _WRONG
@@ -89,6 +87,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"unexpected {type(error).__name__}: {error}. This is a defect; --debug shows where it arose.",
             _FAILED,
         )
+    # Typer turns Ctrl-C into one of these, depending on its version.
+    if code == _INTERRUPTED:
+        return _fail("interrupted; nothing unfinished was left behind", _INTERRUPTED)
     return code if isinstance(code, int) else _OK
 
 

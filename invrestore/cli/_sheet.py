@@ -11,7 +11,7 @@ __all__ = ["Cell", "Row", "contact_sheet"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cell:
-    """One picture (1, C, H, W) in [0, 1] with the line under it; the best of a row is set in bold colour."""
+    """One picture (1, C, H, W) in [0, 1] with the line under it; the best of a row has its line in colour."""
 
     picture: Tensor
     caption: str = ""

@@ -25,12 +25,18 @@ __all__ = ["demo"]
 
 @dataclasses.dataclass(frozen=True)
 class _Task:
-    """One kind of damage on one photo."""
+    """One kind of damage on one photo.
+
+    Attributes:
+        noise: Standard deviation of the noise that is added.
+        sigma: What ``solve`` is told about it; None where rounding is the only noise.
+    """
 
     name: str
     title: str
     photo: str
-    sigma: float
+    noise: float
+    sigma: float | None
     operator: Callable[[tuple[int, ...]], Operator]
 
 
@@ -87,7 +93,7 @@ def _new_folder(wanted: Path | None) -> Path:
     folder, number = wanted or Path("invrestore-demo"), 1
     while True:
         try:
-            folder.mkdir(parents=wanted is not None)
+            folder.mkdir()
             return folder
         except FileExistsError as error:
             if wanted is not None:
@@ -119,22 +125,24 @@ def _tasks() -> list[_Task]:
     return [
         _Task(
             "blur",
-            "Gaussian blur 1.6, noise 0.01",
+            "blur 1.6 and noise 0.01",
             "astronaut",
+            0.01,
             0.01,
             lambda _: operators.Blur(kernels.gaussian(1.6)),
         ),
         _Task(
             "missing",
-            "half of the pixels missing",
+            "half of it missing",
             "coffee",
+            0.0,
             0.0,
             lambda shape: operators.SparseSampling(shape, keep=0.5, rng=rng()),
         ),
-        _Task("downsample", "reduced 3 times", "chelsea", 0.0, lambda _: operators.Downsample(3)),
-        _Task("jpeg", "JPEG quality 10", "rocket", 0.0, lambda _: operators.JPEG(10)),
-        _Task("levels", "5 levels for each colour", "coffee", 0.0, lambda _: operators.Quantize(5)),
-        _Task("noise", "noise 0.1", "chelsea", 0.1, lambda _: operators.Identity()),
+        _Task("downsample", "reduced 3 times", "chelsea", 0.0, 0.0, lambda _: operators.Downsample(3)),
+        _Task("jpeg", "JPEG quality 10", "rocket", 0.0, None, lambda _: operators.JPEG(10)),
+        _Task("levels", "5 levels a channel", "coffee", 0.0, None, lambda _: operators.Quantize(5)),
+        _Task("noise", "noise 0.1", "chelsea", 0.1, 0.1, lambda _: operators.Identity()),
     ]
 
 
@@ -163,7 +171,7 @@ def _run_all(quiet: bool) -> list[_Case]:
             noise = torch.randn(
                 operator(truth).shape, generator=torch.Generator().manual_seed(number), dtype=truth.dtype
             )
-            y = operator(truth) + task.sigma * noise
+            y = operator(truth) + task.noise * noise
             results = {}
             for name, prior in priors.items():
                 done = (number - 1 + len(results) / len(priors)) / len(tasks)

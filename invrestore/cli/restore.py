@@ -214,18 +214,17 @@ def _restore_folder(
             found=str(target),
             remedy="Name a new folder; it is created.",
         )
-    for path in entries:
-        if path not in pictures and not quiet:
-            print(
-                f"note: skipped {path.name}: {'a folder' if path.is_dir() else 'no picture'}", file=sys.stderr
-            )
     created = not target.exists()
     try:
-        target.mkdir(parents=True, exist_ok=True)
+        target.mkdir(exist_ok=True)
     except OSError as error:
         raise ImageFileError(
             "restore", expected="a folder that can be created", found=f"{target} ({error.strerror})"
         ) from error
+    for path in entries:
+        if path not in pictures and not quiet:
+            kind = "a folder" if path.is_dir() else "no picture"
+            print(f"note: skipped {path.name}: {kind}", file=sys.stderr)
     cards, failed = [], 0
     try:
         for number, path in enumerate(pictures, 1):

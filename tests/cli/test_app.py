@@ -36,11 +36,6 @@ def test_no_arguments_is_wrong_usage_and_shows_the_help(run):
     assert "Usage" in result.out + result.err
 
 
-def test_help_does_not_load_torch():
-    code = "import sys; from invrestore.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
-
-
 def test_python_m_invrestore_is_the_command():
     done = subprocess.run(
         [sys.executable, "-m", "invrestore", "restore", "none.png", "-o", "out.png"],

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import invrestore as ir
-from invrestore.io import load_image, read
+from invrestore.io import ImageInfo, load_image, read
 
 
 def test_blur_and_noise_give_the_measurement_of_the_library(run, picture, tmp_path):
@@ -90,7 +90,7 @@ def test_kernel_from_a_picture(run, picture, tmp_path):
 def test_16_bits_and_opacity_of_the_input_are_kept(run, tmp_path, rng):
     x = torch.rand(1, 3, 16, 16, generator=rng)
     alpha = torch.rand(1, 1, 16, 16, generator=rng)
-    ir.save_image(x, tmp_path / "a.png", bits=16, like=ir.io.ImageInfo("PNG", 16, alpha))
+    ir.save_image(x, tmp_path / "a.png", bits=16, like=ImageInfo("PNG", 16, alpha))
     assert run("degrade", tmp_path / "a.png", "-o", tmp_path / "b.png", "--operator", "blur:box=3").code == 0
     _, info = read(tmp_path / "b.png")
     assert info.bits == 16

@@ -140,9 +140,9 @@ def test_report_escapes_file_names(run, blurred, tmp_path):
 
 def test_a_folder_is_restored_and_other_files_are_skipped_with_a_note(run, folder, tmp_path):
     words = (*BLUR, "--lam", 0.002, "--report", tmp_path / "r.html")
-    result = run("restore", folder, "-o", tmp_path / "new" / "out", *words)
+    result = run("restore", folder, "-o", tmp_path / "out", *words)
     assert result.code == 0, result
-    assert sorted(p.name for p in (tmp_path / "new" / "out").iterdir()) == ["a.png", "b.png"]
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png"]
     assert result.err.splitlines() == ["note: skipped notes.txt: no picture", "note: skipped sub: a folder"]
     assert "2 pictures" in result.out
     assert (tmp_path / "r.html").read_text().count("<article>") == 2
