@@ -71,7 +71,7 @@ class LowRank(Prior):
         joint: For nuclear norms: one matrix H x C W for all channels side by side instead of one for each.
         effort: For "nonlocal". "paper": the settings Gu et al. publish for each noise level, 8 to 14 rounds
             with a reference patch at every second or third pixel. "fast": 3 rounds, every fourth pixel,
-            smaller window; about 15 times faster and, at sigma 25/255, 0.1 to 0.2 dB worse on gray pictures.
+            smaller window; about 20 times faster and, at sigma 25/255, 0.1 to 0.4 dB worse on gray pictures.
         patch: Side of a patch, pixels; None, here and below: by ``effort`` and noise level. Images with
             shorter sides take their side.
         group: Patches in a group.
