@@ -122,6 +122,7 @@ class PriorSum(Prior):
                     return tv.prox_in_box(v, step, box)
         work = v if v.dtype == torch.float64 else v.float()
         x, corrections = work, [torch.zeros_like(work) for _ in terms]
+        tol = max(self.tol, 32 * torch.finfo(work.dtype).eps)
         size = torch.linalg.vector_norm(work.detach().flatten(1), dim=1)
         going = torch.ones_like(size, dtype=torch.bool)
         for _ in range(_LIMIT):
@@ -135,11 +136,12 @@ class PriorSum(Prior):
                 corrections[k], x = point - new, new
             # An image that has stopped keeps its value, whatever its neighbours still do.
             x = torch.where(going.view(-1, 1, 1, 1), x, before)
-            going = going & (change > self.tol * size)
+            size = torch.maximum(size, torch.linalg.vector_norm(x.detach().flatten(1), dim=1))
+            going = going & (change > tol * size)
             if not bool(going.any()):
                 return x.to(v.dtype)
         warnings.warn(
-            f"{where}: relative change {self.tol:g} not reached in {_LIMIT} rounds",
+            f"{where}: relative change {tol:g} not reached in {_LIMIT} rounds",
             RuntimeWarning,
             stacklevel=2,
         )
