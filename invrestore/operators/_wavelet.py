@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Callable, Iterator
 from importlib import resources
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -180,8 +181,13 @@ def _block_matrices(wavelet: str) -> tuple[tuple[Array, int], tuple[Array, int]]
     return (analysis, 1 - half), (synthesis, start)
 
 
-@functools.lru_cache(maxsize=512)
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _axis(wavelet: str, n: int, dtype: torch.dtype, device: torch.device) -> _Axis:
+    return _make_axis(wavelet, n, dtype, device)
+
+
+@functools.lru_cache(maxsize=512)
+def _make_axis(wavelet: str, n: int, dtype: torch.dtype, device: torch.device) -> _Axis:
     def tensor(array: Array) -> Tensor:
         # A constant first made under inference_mode must still serve a later call that differentiates.
         with torch.inference_mode(False):
@@ -255,14 +261,14 @@ def _synthesise_axis(y: Tensor, axis: _Axis) -> Tensor:
 def _analyse(x: Tensor, wavelet: str) -> Tensor:
     """One level of (N, H, W) along both axes, low and high pass interleaved on each."""
     for _ in range(2):
-        n = x.shape[-1]
+        n = index(x.shape[-1])  # a plain number: a compiler specialises on it
         x = x.mT if n == 1 else _analyse_axis(x, _axis(wavelet, n, x.dtype, x.device))
     return x
 
 
 def _synthesise(y: Tensor, wavelet: str) -> Tensor:
     for _ in range(2):
-        n = y.shape[-1]
+        n = index(y.shape[-1])
         y = y.mT if n == 1 else _synthesise_axis(y, _axis(wavelet, n, y.dtype, y.device))
     return y
 
@@ -273,6 +279,7 @@ def _working(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def default_levels(wavelet: str, height: int, width: int) -> int:
     """Levels until the filter is longer than the shorter axis, at least 1 (PyWavelets' ``dwt_max_level``)."""
     sides = [n for n in (height, width) if n > 1]
@@ -282,6 +289,7 @@ def default_levels(wavelet: str, height: int, width: int) -> int:
 
 def _depth(wavelet: str, levels: int | None, height: int, width: int) -> int:
     """Levels that do something: an axis of one pixel has nothing left to split."""
+    height, width = index(height), index(width)
     wanted = default_levels(wavelet, height, width) if levels is None else levels
     return min(wanted, (max(height, width) - 1).bit_length())
 
@@ -331,11 +339,11 @@ def shift_offsets(shifts: int) -> Iterator[tuple[int, int]]:
         >>> list(shift_offsets(5))
         [(0, 0), (1, 1), (0, 1), (1, 0), (2, 2)]
     """
-    for index in range(shifts):
+    for number in range(shifts):
         rows = columns = 0
         bit = 1
-        while index:
-            index, digit = divmod(index, 4)
+        while number:
+            number, digit = divmod(number, 4)
             rows += bit * (0, 1, 0, 1)[digit]
             columns += bit * (0, 1, 1, 0)[digit]
             bit *= 2
@@ -448,8 +456,8 @@ class WaveletTransform(LinearOperator):
         if self.shifts == 1:
             return self._inverse(y)
         total: Any = 0
-        for index, (rows, columns) in enumerate(shift_offsets(self.shifts)):
-            total = total + torch.roll(self._inverse(y[:, index]), (-rows, -columns), (-2, -1))
+        for j, (rows, columns) in enumerate(shift_offsets(self.shifts)):
+            total = total + torch.roll(self._inverse(y[:, j]), (-rows, -columns), (-2, -1))
         average: Tensor = total / math.sqrt(self.shifts)
         return average
 

@@ -268,3 +268,11 @@ def test_coefficients_of_another_shape_are_refused() -> None:
         WaveletTransform("haar", shifts=3).adjoint(torch.rand(1, 2, 1, 8, 8))
     with pytest.raises(ShapeError, match=r"expected y of shape \(B, C, H, W\), got \(1, 2, 1, 8, 8\)"):
         WaveletTransform("haar").adjoint(torch.rand(1, 2, 1, 8, 8))
+
+
+def test_the_transform_traces_whole_under_torch_compile_at_changing_sizes(rng: torch.Generator) -> None:
+    W = WaveletTransform("db4")
+    traced = torch.compile(W.__call__, backend="eager", fullgraph=True)
+    for size in ((40, 141), (33, 160), (36, 20)):
+        x = random((1, 2, *size), rng)
+        torch.testing.assert_close(traced(x), W(x))
