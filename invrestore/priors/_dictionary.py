@@ -45,8 +45,8 @@ _CONFIDENCE = 0.82
 _CONFIDENCE_ADAPTED = 0.96
 """The same for atoms learned from the noisy patches themselves, which fit noise more readily."""
 
-_SOFT = 1.2
-"""Threshold of the l1 coder in units of sigma."""
+_SOFT = 1.5
+"""Threshold of the l1 coder in units of sigma; tuned on training images."""
 
 _ANY_ERROR = 1e6
 """An error that no patch exceeds, in units of the image range."""
@@ -76,9 +76,9 @@ class Dictionary(Prior):
         coder: "omp" (few atoms, by orthogonal matching pursuit) or "l1" (soft thresholds, by FISTA).
         gain: Error that a code may leave, relative to the noise; with "l1" the threshold relative to sigma.
             None takes the 82 % quantile of the norm of pure noise (1.07 for 64 entries, 1.04 for 192), with
-            ``adapt`` the 96 % quantile (1.15 and 1.09), and 1.2 for "l1".
+            ``adapt`` the 96 % quantile (1.15 and 1.09), and 1.5 for "l1".
         max_atoms: Most atoms in a code; None allows half the pixels of a patch.
-        stride: Distance between patches, pixels. 2 is 4 times faster and a few tenths of a dB worse.
+        stride: Distance between patches, pixels. 2 is 4 times faster and about 0.5 dB worse.
         adapt: Steps of K-SVD on the noisy patches of each image before they are coded; 10 is the method of
             Elad and Aharon, slower and for images of 256x256 and more usually better.
 

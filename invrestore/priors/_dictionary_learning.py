@@ -43,7 +43,7 @@ def dct_atoms(size: int, count: int, channels: int = 1) -> Tensor:
             "dct_atoms",
             expected=f"count as a square >= {size * size}",
             found=str(count),
-            remedy=f"Try {max(m, size) ** 2} or {max(m + 1, size) ** 2}.",
+            remedy=f"Try {max(m, size) ** 2} or {(max(m, size) + 1) ** 2}.",
         )
     i, k = torch.arange(size, dtype=torch.float64), torch.arange(m, dtype=torch.float64)
     line = torch.cos(math.pi * k[:, None] * i / m)
