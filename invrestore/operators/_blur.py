@@ -304,7 +304,7 @@ class Blur(LinearOperator):
                 turns = -(-side // n)
                 missing = turns * n - side
                 kernel = F.pad(kernel, (0, 0, 0, missing) if axis == -2 else (0, missing))
-                kernel = torch.stack(kernel.split(n, axis)).sum(0)
+                kernel = torch.stack(torch.split(kernel, n, axis)).sum(0)
             kernel = kernel.roll((-plan.start[0], -plan.start[1]), (-2, -1))
             transfer: Tensor = torch.fft.rfft2(kernel)
             return transfer
@@ -439,7 +439,7 @@ class Blur(LinearOperator):
         last: list[tuple[float, Tensor, Tensor]] = []
 
         def terms(step: float) -> tuple[Tensor, Tensor]:
-            """``1 / (1 + step |K|^2)`` and ``step conj(K) Y`` times it as real pairs, kept for equal steps."""
+            """``1 / (1 + step |K|^2)`` and ``step conj(K) Y`` times it as real pairs, kept while step is."""
             if not last or last[0][0] != step:
                 weight = (1 + step * power).reciprocal_().unsqueeze(-1)
                 last[:] = [(step, weight.repeat(1, 1, 1, 1, 2), torch.view_as_real(back) * (step * weight))]

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from invrestore._types import Shape, Tensor
+from invrestore.errors import CapabilityError
 from invrestore.operators._base import LinearOperator, Operator
 
 __all__ = ["batch_of", "conjugate_gradient", "lanczos_norm_bound", "least_squares"]
@@ -66,7 +67,8 @@ def conjugate_gradient(
     """Solve ``M x = rhs`` for a symmetric positive definite ``M``, image by image.
 
     Differentiable in ``rhs`` and in every tensor that ``apply`` uses, by the implicit function theorem: the
-    backward pass solves one more system with the same matrix and stores no iterates.
+    backward pass solves one more system with the same matrix and stores no iterates. Second derivatives are
+    refused.
 
     Args:
         apply: ``x -> M x``, acting on each image of the batch separately.
@@ -97,6 +99,30 @@ def conjugate_gradient(
     return solution.to(dtype)
 
 
+class _Once(torch.autograd.Function):
+    """Identity whose derivative is refused: it would leave out how the solution itself moves."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *sources: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        raise CapabilityError(
+            "prox, pinv",
+            expected="first derivatives of an iterative solution",
+            found="a second one",
+            remedy="Closed forms (circular Blur, Mask, Downsample with a named filter) have all orders.",
+        )
+
+
+def _first_order(grad: Tensor, *sources: Tensor) -> Tensor:
+    """``grad``, tied to what it depends on so that a second derivative raises instead of being incomplete."""
+    if not torch.is_grad_enabled():
+        return grad
+    return _Once.apply(grad, *sources)  # type: ignore[no-any-return]
+
+
 class _Implicit(torch.autograd.Function):
     """``x`` in value; ``M^-1`` as derivative with respect to the residual."""
 
@@ -109,19 +135,15 @@ class _Implicit(torch.autograd.Function):
         rtol: float | None,
         max_steps: int,
     ) -> Tensor:
-        ctx.apply, ctx.rtol, ctx.max_steps = apply, rtol, max_steps
+        ctx.save_for_backward(residual)
+        ctx.matrix, ctx.rtol, ctx.max_steps = apply, rtol, max_steps
         return solution.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return (
-            conjugate_gradient(ctx.apply, grad, rtol=ctx.rtol, max_steps=ctx.max_steps),
-            None,
-            None,
-            None,
-            None,
-        )
+        with torch.no_grad():
+            solved = conjugate_gradient(ctx.matrix, grad, rtol=ctx.rtol, max_steps=ctx.max_steps)
+        return _first_order(solved, grad, *ctx.saved_tensors), None, None, None, None
 
 
 def _cg_loop(
@@ -166,7 +188,7 @@ def least_squares(
     ``rcond = 10 n eps`` of the largest count as zero: the answer is that of a dense pseudo-inverse. Larger
     ones run LSQR, which stops an image when ``||A^H r||`` falls below rtol times its first value.
 
-    Differentiable in ``y`` and in the operator's tensors (assuming its rank does not change).
+    Differentiable once in ``y`` and in the operator's tensors (assuming its rank does not change).
 
     Args:
         operator: A.
@@ -203,9 +225,19 @@ class _PseudoInverse(torch.autograd.Function):
         return x
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        with torch.no_grad():
+            grads = _PseudoInverse._gradients(ctx, grad)
+        to_y, *to_parameters = (
+            None if g is None else _first_order(g, grad, *ctx.saved_tensors[1:]) for g in grads
+        )
+        return to_y, None, None, None, *to_parameters
+
+    @staticmethod
+    def _gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, y, *parameters = ctx.saved_tensors
+        # The saved solution comes back with its history, which leads to this very function.
+        x, y = x.detach(), y.detach()
         A: LinearOperator = ctx.operator
 
         def plus(v: Tensor) -> Tensor:
@@ -221,9 +253,9 @@ class _PseudoInverse(torch.autograd.Function):
             null = grad - plus(A(grad))
             twice, w = plus(to_y), plus_adjoint(x)
             with torch.enable_grad():
-                pairing = (A(twice) * residual + A(null) * w - A(x.detach()) * to_y).sum()
-                to_parameters = torch.autograd.grad(pairing, parameters, allow_unused=True)
-        return to_y, None, None, None, *to_parameters
+                pairing = _dot(A(twice), residual) + _dot(A(null), w) - _dot(A(x), to_y)
+                to_parameters = torch.autograd.grad(pairing.sum(), parameters, allow_unused=True)
+        return to_y, *to_parameters
 
 
 def _pseudo_inverse(
