@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CORRUPTIONS",
     "OPERATORS",
+    "PRIOR_OPTIONS",
     "build_backwards",
     "build_forwards",
     "build_prior",
@@ -218,7 +220,8 @@ CORRUPTIONS = {
 }
 """Damage whose place a restoration does not know."""
 
-_PRIOR_OPTIONS = {"wavelet": {"wavelet": str, "levels": integer}}
+PRIOR_OPTIONS: dict[str, dict[str, Callable[[str], Any]]] = {"wavelet": {"wavelet": str, "levels": integer}}
+"""Options that ``--prior NAME:KEY=VALUE`` understands."""
 
 
 def build_prior(text: str, lam: float | None) -> Prior:
@@ -230,7 +233,7 @@ def build_prior(text: str, lam: float | None) -> Prior:
     """
     from invrestore import priors
 
-    entries = {name: Entry(lambda: None, _PRIOR_OPTIONS.get(name, {})) for name in priors.available()}
+    entries = {name: Entry(lambda: None, PRIOR_OPTIONS.get(name, {})) for name in priors.available()}
     spec = parse("--prior", text, entries)
     prior = priors.load(spec.name)
     if spec.options:

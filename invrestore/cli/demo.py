@@ -147,13 +147,11 @@ def _tasks() -> list[_Task]:
 
 
 def _priors() -> dict[str, Prior]:
-    """Three priors: two formulas and the trained denoiser, or a third formula where none is shipped."""
+    """Two formulas and the trained denoiser, or a third formula where none is shipped."""
     from invrestore import priors
 
-    third: dict[str, Prior] = (
-        {"denoiser": priors.load("denoiser")} if "denoiser" in priors.available() else {"tgv": priors.TGV()}
-    )
-    return {"tv": priors.TV(), "wavelet": priors.Wavelet(), **third}
+    third = "denoiser" if "denoiser" in priors.available() else "tikhonov"
+    return {name: priors.load(name) for name in ("tv", "wavelet", third)}
 
 
 def _run_all(quiet: bool) -> list[_Case]:
@@ -172,7 +170,7 @@ def _run_all(quiet: bool) -> list[_Case]:
                 operator(truth).shape, generator=torch.Generator().manual_seed(number), dtype=truth.dtype
             )
             y = operator(truth) + task.noise * noise
-            results = {}
+            results: dict[str, _Result] = {}
             for name, prior in priors.items():
                 done = (number - 1 + len(results) / len(priors)) / len(tasks)
                 results[name] = _solve(task, operator, prior, y, truth, start(f"{task.name}, {name}", done))

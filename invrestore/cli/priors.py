@@ -6,46 +6,38 @@ from invrestore.cli._options import Debug
 
 __all__ = ["priors"]
 
-_FORMULAS = {
-    "tv": "total variation: flat areas with sharp edges",
-    "tgv": "total generalised variation: smooth slopes with sharp edges",
-    "wavelet": "few large wavelet coefficients; options wavelet=db4 (any orthogonal one) and levels=N",
-    "tikhonov": "small gradients in the mean square: smooth everywhere, linear and fast",
-}
-
 
 def priors(debug: Debug = False) -> None:
     """List the priors there are, and the cards of the trained ones."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from invrestore import networks
     from invrestore import priors as catalogue
+    from invrestore.cli._catalogue import PRIOR_OPTIONS
 
+    trained = networks.available()
+    formulas = Table("name", "what it is", "options", title="Formulas", title_justify="left", box=None)
+    for name in catalogue.available():
+        if name not in trained:
+            summary = (type(catalogue.load(name)).__doc__ or "").partition("\n")[0].replace("``", "")
+            options = ", ".join(f"{key}=..." for key in PRIOR_OPTIONS.get(name, ()))
+            formulas.add_row(name, Text(summary), options)
     console = Console()
-    formulas = Table("name", "what it favours", title="Formulas", title_justify="left", box=None)
-    for name, text in _FORMULAS.items():
-        formulas.add_row(name, text)
     console.print(formulas)
-    names = [name for name in catalogue.available() if name not in _FORMULAS]
-    if not names:
-        console.print("\nTrained priors: none in this installation.")
+    print()
+    if not trained:
+        print("Trained: none in this installation.")
         return
-    trained = Table(
-        "name", "network", "parameters", "noise levels", "trained on", "licence", "scores", box=None
-    )
-    trained.title, trained.title_justify = "\nTrained, inside the package", "left"
-    known = networks.available()
-    for name in names:
-        if name not in known:
-            trained.add_row(name)
-            continue
+    titles = ("name", "network", "parameters", "noise levels", "trained on", "licence", "scores")
+    table = Table(*titles, title="Trained, inside the package", title_justify="left", box=None)
+    for name in trained:
         card = networks.card(name)
         levels = "" if card.sigma_range is None else f"{card.sigma_range[0]:g} to {card.sigma_range[1]:g}"
         scores = ", ".join(
             f"{k} {v:g}" if isinstance(v, float) else f"{k}: {v}" for k, v in card.metrics.items()
         )
-        trained.add_row(
-            name, card.architecture, f"{card.parameters:,}", levels, card.data, card.licence, scores
-        )
-    console.print(trained)
+        row = (name, card.architecture, f"{card.parameters:,}", levels, card.data, card.licence, scores)
+        table.add_row(*map(Text, row))
+    console.print(table)
