@@ -59,7 +59,7 @@ class TGV(Prior):
         lam: Weight >= 0, a number or (B,), or None: ``solve`` chooses it.
         ratio: Weight of the second order against the first, > 0, in pixels; 2 is usual, and a large one gives
             back TV of the image less its best plane.
-        tol: Relative gap: of ``prox`` against the objective, or against 1 % of that of the mean image if it is
+        tol: Relative gap: of ``prox`` against the objective, or 1 % of that of the mean image if that is
             larger (for affine images the objective is 0); of ``value`` against TV(x).
 
     Shapes:
@@ -74,8 +74,9 @@ class TGV(Prior):
         True
 
     Reference:
-        Bredies, Kunisch and Pock (2010). Solved by algorithm 1 of Chambolle and Pock (2011), over-relaxed as by Condat (2013); stopping as in
-        Bredies and Holler (2015) with a bound on w.
+        Bredies, Kunisch and Pock (2010). Solved by algorithm 1 of Chambolle and Pock (2011), over-relaxed
+        as by Condat (2013); stopping as in Bredies and Holler (2015), with a bound
+        on w.
     """
 
     lam: PerImage | None = None

@@ -32,6 +32,10 @@ _BAND = 1 << 17
 _LIMIT = 50_000
 """Steps after which ``prox`` gives up, with a warning; a gap of 1e-9 on a photo takes a few thousand."""
 
+_STRETCH = 1.3
+"""Product of the steps times ||D||^2. Primal-dual steps without acceleration converge below 4/3 (Li and Yan,
+2024); 1.3 saves one step in eight against the classical 1."""
+
 _GAMMA, _TAU = 0.5, 1.0
 """Strong convexity assumed (the true value is 1) and first primal step.
 
@@ -83,7 +87,8 @@ class TV(Prior):
     Reference:
         Rudin, Osher and Fatemi (1992). Vectorial: Bresson and Chan (2008). ``prox`` is algorithm 2 of
         Chambolle and Pock (2011), swept over bands of rows that fit the cache; unlike the paper it assumes
-        half the strong convexity. The weight is scaled out (v / w), so that one loop serves a batch of them.
+        half the strong convexity and takes steps 1.3 times as long. The weight is scaled out (v / w), so that
+        one loop serves a batch of them.
     """
 
     lam: PerImage | None = None
@@ -127,7 +132,8 @@ class TV(Prior):
             dual: Field returned by an earlier call, or None. It is divided by its weight, so that it serves
                 other weights too.
             steps: Take exactly this many steps instead of testing the gap.
-            tol: Relative duality gap to reach; default ``self.tol``. Not used with ``steps``.
+            tol: Relative duality gap to reach; default ``self.tol / 100``, because the errors of a solver's
+                steps add up. Not used with ``steps``.
 
         Returns:
             The image, and the dual field (B, 2C, H, W) to pass on; no gradient flows through the latter.
@@ -139,7 +145,7 @@ class TV(Prior):
         if dual is not None:
             check_image(where, dual, "dual")
             check_shape(where, "dual", dual, (2 * v.shape[1], *v.shape[2:]))
-        return self._solve(where, v, step, dual, steps, self.tol if tol is None else tol)
+        return self._solve(where, v, step, dual, steps, 0.01 * self.tol if tol is None else tol)
 
     def prox_in_box(self, v: Tensor, step: PerImage, box: Box) -> Tensor:
         """argmin_x step * lam * TV(x) + 1/2 ||x - v||^2 over the images in ``box``, to the gap ``tol``."""
@@ -277,7 +283,8 @@ class _Sweep:
                 torch.mul(s.parts[0], s.parts[0], out=s.magnitude)
                 for part in s.parts[1:]:
                     s.magnitude.addcmul_(part, part)
-                s.p.mul_(s.magnitude.clamp_min_(1).rsqrt_()[:, None])
+                # rsqrt costs more than both of these.
+                s.p.mul_(s.magnitude.clamp_min_(1).sqrt_().reciprocal_()[:, None])
             else:
                 s.p.clamp_(-1, 1)
             r = s.fill_residual()
@@ -387,28 +394,28 @@ def _descend(
     warm: bool,
 ) -> None:
     """Prox of TV with weight 1: ``p`` holds the first dual field and gets the last, ``x`` gets the image."""
-    active: Tensor | None = None  # indices of the images still in work, None for all
+    active: list[int] | None = None  # indices of the images still in work, None for all
     torch.sub(v, Gradient().adjoint(p.flatten(1, 2)), out=x) if warm else x.copy_(v)
     if box is not None:
         x.clamp_(*box)
     sweep = _Sweep(v, p, x, x.clone(), box, prior)
     # The gap cannot fall below what rounding adds to the differences of x.
     floor = 4 * torch.finfo(v.dtype).eps * v.abs().sum((1, 2, 3))
-    tau, sigma = _TAU, 1 / (8 * _TAU)
-    check = 0 if warm and steps is None else 8
+    tau, sigma = _TAU, _STRETCH / (8 * _TAU)
+    due = [0 if warm else 8] * len(v)  # step at which each image in work is looked at next
     for k in range(steps or _LIMIT):
-        if steps is None and k == check:
-            check = k + max(8, k // 10)
+        if steps is None and k == min(due):
             gap, primal = sweep.gap()
-            going = gap > tol * primal + floor
-            left = int(going.sum())
-            if left < len(going):
+            excess = (gap / (tol * primal + floor)).nan_to_num_(0).tolist()
+            # An image stops only when it is due, so that its steps do not depend on its neighbours.
+            keep = [i for i, ratio in enumerate(excess) if due[i] > k or ratio > 1]
+            due = [_next_look(k, excess[i]) if due[i] == k else due[i] for i in keep]
+            if len(keep) < len(excess):
                 if active is not None:
                     x[active], p[active] = sweep.x, sweep.p
-                if left == 0:
+                if not keep:
                     return
-                keep = going.nonzero().squeeze(1)
-                active = keep if active is None else active[keep]
+                active = keep if active is None else [active[i] for i in keep]
                 bounds = None if sweep.box is None else (sweep.box[0][keep], sweep.box[1][keep])
                 sweep = _Sweep(sweep.v[keep], sweep.p[keep], sweep.x[keep], sweep.over[keep], bounds, prior)
                 floor = floor[keep]
@@ -422,6 +429,16 @@ def _descend(
         warnings.warn(
             f"TV.prox: relative gap {tol:g} not reached in {_LIMIT} steps", RuntimeWarning, stacklevel=2
         )
+
+
+def _next_look(k: int, excess: float) -> int:
+    """Step of the next look at an image whose gap at step ``k`` is ``excess`` times too large.
+
+    Gaps fall about as 1/k^3 before the asymptotic regime; multiples of 4 let the images of a
+    batch share looks.
+    """
+    guess = k * min(math.cbrt(excess), 3.0)
+    return max(k + 4, 4 * math.ceil(guess / 4))
 
 
 class _Implicit(torch.autograd.Function):
@@ -496,10 +513,14 @@ class _Implicit(torch.autograd.Function):
 
         def system(q: Tensor) -> Tensor:
             q = free(q)
-            return free(stiff(q) + gradient(inside(gradient.adjoint(q))))
+            return free(stiff(q) + gradient(inside(gradient.adjoint(q)))) + damping * q
 
+        # The system is singular, and rounding leaves its right-hand side a little outside its range: the
+        # damping keeps conjugate gradients from chasing that part, which D^T would take out of the answer anyway.
+        double = x.dtype == torch.float64
+        damping = 1e-6 if double else 1e-4
         grad = inside(grad)
-        moved = conjugate_gradient(system, free(gradient(grad)))
+        moved = conjugate_gradient(system, free(gradient(grad)), rtol=1e-6 if double else 1e-4)
         to_v = torch.where(live, inside(grad - gradient.adjoint(free(moved))), grad)
         to_weight = -(gradient(to_v) * normal).flatten(1).sum(1).view(-1, 1, 1, 1)
         return to_v, to_weight, None, None, None
