@@ -22,7 +22,7 @@ def works(y):
     mask = ir.operators.Mask(torch.rand(1, 1, *y.shape[-2:], generator=torch.Generator().manual_seed(0)) < 0.5)
     return {
         "TV prox to 1e-3": lambda: ir.priors.TV(0.1, tol=1e-3).prox(y),
-        "wavelet prox": lambda: ir.priors.Wavelet("db4", 0.1).prox(y),
+        "wavelet prox": lambda: ir.priors.Wavelet("db4", lam=0.1).prox(y),
         "blur by FFT": lambda: operator(y),
         "downsample x4": lambda: ir.operators.Downsample(4)(y),
         "20 PDHG steps, TV deblurring": lambda: ir.solve(

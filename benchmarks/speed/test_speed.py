@@ -204,7 +204,7 @@ LEVELS = 4
 
 def test_wavelet_invrestore(benchmark, setting):
     device, size, y = setting
-    prior = ir.priors.Wavelet("db4", 0.1, levels=LEVELS)
+    prior = ir.priors.Wavelet("db4", lam=0.1, levels=LEVELS)
     measure(benchmark, f"wavelet db4 shrink, {device}, {size}", "invrestore", lambda: prior.prox(y), device)
 
 

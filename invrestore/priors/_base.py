@@ -26,7 +26,7 @@ class Capability(enum.Enum):
     PROX = "prox"
     """``prox(v, step)``: argmin_x step * lam * g(x) + 1/2 ||x - v||^2."""
     ANALYSIS = "analysis"
-    """g(x) = h(K x) with ``analysis(shape)`` = K and ``dual_prox(q, bound)`` the prox of h's conjugate."""
+    """g(x) = h(K x), or min_w h(K (x, w)), with ``analysis(shape)`` = K and ``dual_prox`` the prox of h's conjugate."""
     DENOISE = "denoise"
     """``denoise(x, sigma)``: an image with white noise of standard deviation sigma removed."""
     LATENT = "latent"
@@ -99,9 +99,21 @@ class Prior:
         """argmin_x step * lam * g(x) + 1/2 ||x - v||^2, shape of v."""
         raise self._lacks("prox")
 
+    def prox_from(self, v: Tensor, step: PerImage, dual: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """``prox``, begun where an earlier call for a nearby ``v`` ended, and what to pass to the next call.
+
+        Solvers keep ``dual`` in their state, so that the prior itself stays without one. Priors in closed form have
+        nothing to keep.
+        """
+        return self.prox(v, step), None
+
     def analysis(self, shape: Shape) -> LinearOperator:
-        """K of g(x) = h(K x), for images of shape (C, H, W)."""
+        """K of g(x) = h(K x), for images of shape (C, H, W); acts on x and auxiliary channels stacked."""
         raise self._lacks("analysis")
+
+    def auxiliary_channels(self, channels: int) -> int:
+        """Channels of the variable w in g(x) = min_w h(K (x, w)) for images of ``channels``; 0 where there is none."""
+        return 0
 
     def dual_prox(self, q: Tensor) -> Tensor:
         """Prox of the conjugate of ``lam * h`` at ``q``; for a norm, projection onto the dual ball of radius lam."""

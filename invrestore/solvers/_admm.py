@@ -25,6 +25,7 @@ class ADMMState(State):
         u: Scaled dual variable, (B, C, H, W).
         rho: Penalty of each image, (B,).
         gap: ||x - v|| / ||v|| and the scaled dual residual, the larger one, (B,).
+        dual: What the prox of the prior keeps from one step to the next.
         count: Steps taken.
     """
 
@@ -32,6 +33,7 @@ class ADMMState(State):
     u: Tensor
     rho: Tensor
     gap: Tensor
+    dual: Tensor | None
     count: int
 
 
@@ -89,23 +91,28 @@ class ADMM(Solver[ADMMState]):
             rho = lam / problem.sigma.clamp_min(5 / 255).square() * one
         else:
             rho = self.scale * torch.where(lam > 0, lam, torch.ones_like(lam)) * one
-        return ADMMState(x, x, torch.zeros_like(x), rho.detach(), torch.full_like(one, torch.inf), 0)
+        return ADMMState(x, x, torch.zeros_like(x), rho.detach(), torch.full_like(one, torch.inf), None, 0)
+
+    def resume(self, problem: Problem, state: ADMMState) -> ADMMState:
+        """A fresh start at the image reached, with the dual of the prior's prox."""
+        return dataclasses.replace(self.init(problem, state.v), dual=state.dual)
 
     def step(self, problem: Problem, state: ADMMState) -> ADMMState:
         """Data step, prior step, multiplier step."""
         rho = state.rho
         x = problem.data_prox(state.v - state.u, 1 / rho, start=state.x)
-        v = problem.prior.prox(x + state.u, 1 / rho)
+        v, dual = problem.prior.prox_from(x + state.u, 1 / rho, state.dual)
         u = state.u + x - v
         count = state.count + 1
+        factor = None
         with torch.no_grad():
-            primal, dual = relative_change(x, v), relative_change(state.v, v)
-            gap = torch.maximum(primal, dual)
+            primal, moved = relative_change(x, v), relative_change(state.v, v)
+            gap = torch.maximum(primal, moved)
             if self.adapt and problem.prior.is_convex and count <= 100 and count % 10 == 0:
-                factor = torch.where(primal > 5 * dual, 2.0, torch.where(dual > 5 * primal, 0.5, 1.0)).to(rho)
-                rho = rho * factor
-                u = u / expand(factor, u)
-        return ADMMState(x, v, u, rho, gap, count)
+                factor = torch.where(primal > 5 * moved, 2.0, torch.where(moved > 5 * primal, 0.5, 1.0)).to(rho)
+        if factor is not None:
+            rho, u = rho * factor, u / expand(factor, u)
+        return ADMMState(x, v, u, rho, gap, dual, count)
 
     def change(self, old: ADMMState, new: ADMMState) -> Tensor:
         """Larger of the relative primal and dual residuals."""

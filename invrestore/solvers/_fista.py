@@ -25,11 +25,13 @@ class FISTAState(State):
         ahead: Extrapolated point the next gradient is taken at, (B, C, H, W).
         momentum: t_k of each image, (B,).
         step: Step of each image, (B,).
+        dual: What the prox of the prior keeps from one step to the next.
     """
 
     ahead: Tensor
     momentum: Tensor
     step: Tensor
+    dual: Tensor | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,23 +83,29 @@ class FISTA(Solver[FISTAState]):
             step = self.first_step * one
         else:
             step = one / problem.curvature.detach().clamp_min(torch.finfo(x.dtype).tiny)
-        return FISTAState(x, x, one, step)
+        return FISTAState(x, x, one, step, None)
+
+    def resume(self, problem: Problem, state: FISTAState) -> FISTAState:
+        """A fresh start at the image reached, with the dual of the prior's prox."""
+        return dataclasses.replace(self.init(problem, state.x), dual=state.dual)
 
     def step(self, problem: Problem, state: FISTAState) -> FISTAState:
         """One proximal gradient step from the extrapolated point."""
         w, step = state.ahead, state.step
+        if self.is_direct(problem):
+            return dataclasses.replace(state, x=problem.prior.prox(problem.y, step))
         grad = problem.data_grad(w)
-        x = problem.prior.prox(w - expand(step, w) * grad, step)
+        x, dual = problem.prior.prox_from(w - expand(step, w) * grad, step, state.dual)
         if problem.curvature is None:
             x, step = self._backtrack(problem, w, grad, x, step)
         if not self.accelerate:
-            return FISTAState(x, x, state.momentum, step)
+            return FISTAState(x, x, state.momentum, step, dual)
         moved = x - state.x
         with torch.no_grad():
             t = torch.where(per_image_dot(w - x, moved) > 0, 1.0, state.momentum)
             following = (1 + torch.sqrt(1 + 4 * t**2)) / 2
             rate = (t - 1) / following
-        return FISTAState(x, x + expand(rate, x) * moved, following, step)
+        return FISTAState(x, x + expand(rate, x) * moved, following, step, dual)
 
     def _backtrack(
         self, problem: Problem, w: Tensor, grad: Tensor, x: Tensor, step: Tensor

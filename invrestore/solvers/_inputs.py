@@ -138,15 +138,15 @@ def as_prior(prior: object) -> Prior:
         return prior
     if isinstance(prior, str):
         return load(prior)
+    if isinstance(prior, type) and issubclass(prior, Prior):
+        raise DTypeError(
+            "solve", expected="a prior object", found=f"the class {prior.__name__}", remedy=f"Write {prior.__name__}()."
+        )
     found = as_prior_or_none(prior)
     if found is not None:
         return found
     if callable(getattr(prior, "restore", None)):
         return RestorerPrior(prior)  # type: ignore[arg-type]
-    if isinstance(prior, type) and issubclass(prior, Prior):
-        raise DTypeError(
-            "solve", expected="a prior object", found=f"the class {prior.__name__}", remedy=f"Write {prior.__name__}()."
-        )
     raise DTypeError(
         "solve",
         expected="a Prior, the name of one, a deepinv Denoiser or Prior, or a Restorer",

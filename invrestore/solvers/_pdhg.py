@@ -22,12 +22,14 @@ class PDHGState(State):
     """Primal iterate with its dual variables.
 
     Attributes:
+        auxiliary: The prior's own variable w, (B, C_w, H, W), with no channels where it has none.
         dual: Dual of the prior's map K, or None where the prior enters by its prox.
         data_dual: Dual of A, or None where the data enter by their prox or gradient.
         step: Primal step of each image, (B,).
         dual_step: Dual step of each image, (B,).
     """
 
+    auxiliary: Tensor
     dual: Tensor | None
     data_dual: Tensor | None
     step: Tensor
@@ -39,10 +41,12 @@ class PDHG(Solver[PDHGState]):
     """Chambolle-Pock iterations, in the form of Condat and Vu where a gradient is used.
 
     Problem: min_x F(x) + h(K x) + d(A x), where K is the prior's linear map (TV: the gradient) and the data
-    enter in the first of three ways that applies:
+    enter in the first of two ways that applies:
 
     - F is the data term, by its proximal map (closed form, exact constraint, or conjugate gradients with L2);
     - d is the data term, by the proximal map of the fidelity (any convex fidelity, linear A).
+
+    A prior that minimises over a variable of its own, g(x) = min_w h(K (x, w)), has w iterated beside x.
 
     Iteration, with steps tau and s, relaxation r and x_bar = 2 x_{k+1} - x_k taken inside the dual step:
 
@@ -86,11 +90,13 @@ class PDHG(Solver[PDHGState]):
         """Duals at zero, steps from the norm bounds."""
         assert problem.linear is not None
         dual = data_dual = None
+        auxiliary = x.new_zeros(x.shape[0], problem.prior.auxiliary_channels(x.shape[1]), *x.shape[2:])
         square = torch.zeros(problem.batch, dtype=x.dtype, device=x.device)
         if problem.prior.can(Capability.ANALYSIS):
             K = problem.prior.analysis(problem.input_shape)
-            dual = torch.zeros_like(K(x))
-            square = square + K.norm(problem.input_shape).to(x).square()
+            lifted = torch.cat([x, auxiliary], 1)
+            dual = torch.zeros_like(K(lifted))
+            square = square + K.norm(tuple(lifted.shape[1:])).to(x).square()
         if not self._primal_data(problem):
             data_dual = torch.zeros_like(problem.y)
             square = square + problem.linear.norm(problem.input_shape).to(x).square()
@@ -102,7 +108,7 @@ class PDHG(Solver[PDHGState]):
         if not self._primal_data(problem):
             # With the data as a dual their prox is not scaled by lam; equal steps are the safe choice.
             step = 1.0 / norm
-        return PDHGState(x, dual, data_dual, step.detach(), (1.0 / (step * norm**2)).detach())
+        return PDHGState(x, auxiliary, dual, data_dual, step.detach(), (1.0 / (step * norm**2)).detach())
 
     def resume(self, problem: Problem, state: PDHGState) -> PDHGState:
         """Keep the duals; the one of the prior scales with its weight, as steps scale with its inverse."""
@@ -110,17 +116,18 @@ class PDHG(Solver[PDHGState]):
         dual = state.dual
         if dual is not None:
             dual = dual * expand(state.step / fresh.step, dual)
-        return dataclasses.replace(fresh, dual=dual, data_dual=state.data_dual)
+        return dataclasses.replace(fresh, auxiliary=state.auxiliary, dual=dual, data_dual=state.data_dual)
 
     def step(self, problem: Problem, state: PDHGState) -> PDHGState:
         """One relaxed primal-dual step."""
-        A, prior, x = problem.linear, problem.prior, state.x
+        A, prior, x, w = problem.linear, problem.prior, state.x, state.auxiliary
         assert A is not None
-        tau, s = expand(state.step, x), state.dual_step
-        point = x
+        tau, s, r = expand(state.step, x), state.dual_step, self.relaxation
+        point, moved_w = x, w
         if state.dual is not None:
             K = prior.analysis(problem.input_shape)
-            point = point - tau * K.adjoint(state.dual)
+            pull, pull_w = K.adjoint(state.dual).split([x.shape[1], w.shape[1]], 1)
+            point, moved_w = point - tau * pull, w - tau * pull_w
         if state.data_dual is not None:
             point = point - tau * A.adjoint(state.data_dual)
         if self._primal_data(problem):
@@ -130,14 +137,14 @@ class PDHG(Solver[PDHGState]):
         else:
             moved = point
         ahead = 2 * moved - x
-        r = self.relaxation
         dual, data_dual = state.dual, state.data_dual
         if dual is not None:
-            dual = torch.lerp(dual, prior.dual_prox(dual + expand(s, dual) * K(ahead)), r)
+            lifted = torch.cat([ahead, 2 * moved_w - w], 1) if w.shape[1] else ahead
+            dual = torch.lerp(dual, prior.dual_prox(dual + expand(s, dual) * K(lifted)), r)
         if data_dual is not None:
             point = data_dual + expand(s, data_dual) * A(ahead)
             data_dual = torch.lerp(data_dual, self._data_dual_prox(problem, point, s), r)
-        return PDHGState(torch.lerp(x, moved, r), dual, data_dual, state.step, s)
+        return PDHGState(torch.lerp(x, moved, r), torch.lerp(w, moved_w, r), dual, data_dual, state.step, s)
 
     @staticmethod
     def _data_dual_prox(problem: Problem, v: Tensor, step: Tensor) -> Tensor:

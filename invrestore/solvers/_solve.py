@@ -260,15 +260,13 @@ def _auto(problem: Problem) -> tuple[str, str]:
 
 
 def _start(problem: Problem) -> Tensor:
-    """Start images: the measurement where it is an image, else the adjoint, scaled to fit the data best."""
+    """Start images: the measurement where it is an image, else what the operator makes of it cheaply."""
     y, A = problem.y, problem.linear
-    if isinstance(problem.operator, Identity) or problem.prior.can(Capability.RESTORE):
-        return y.detach().clone() if tuple(y.shape[1:]) == problem.input_shape else y.new_zeros(y.shape[0], *problem.input_shape)
-    if A is None:
-        if tuple(y.shape[1:]) == problem.input_shape:
-            return y.detach().clone()
-        return y.new_full((y.shape[0], *problem.input_shape), 0.5)
-    return A.initial(y.detach(), problem.input_shape)
+    if A is not None and not problem.prior.can(Capability.RESTORE):
+        return A.initial(y, problem.input_shape)
+    if tuple(y.shape[1:]) == problem.input_shape:
+        return y.clone()
+    return y.new_full((y.shape[0], *problem.input_shape), 0.5)
 
 
 def _weigh(

