@@ -52,7 +52,7 @@ _ANY_ERROR = 1e6
 """An error that no patch exceeds, in units of the image range."""
 
 _FINEST = 3 / 255
-"""Least error of a masked code, in units of the image range: met closer, the known entries bend the others."""
+"""Least error of a masked code, in units of the image range; met closer, known entries bend the others."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -357,7 +357,7 @@ def ista(
         RangeError: A zero atom, negative lam or weights, steps below 1.
 
     Example:
-        >>> ista(torch.tensor([[3.0, -0.5]]), torch.eye(2), 1.0).tolist()
+        >>> ista(torch.tensor([[3.0, -0.5]]), torch.eye(2), 1.0).round(decimals=3).tolist()
         [[2.0, 0.0]]
 
     Reference:
