@@ -26,10 +26,6 @@ _EIGEN_LIMIT = 1024
 """Largest measurement side whose 1-D Gram matrix is decomposed: 8 MB and under a second in float64."""
 
 
-_STRIP = 1 << 18
-"""Numbers of input a pass over all taps works on at once; 1 MB in float32."""
-
-
 def _keys(t: float) -> float:
     """Cubic convolution kernel with a = -0.5 (Keys, 1981), the bicubic of Pillow and MATLAB."""
     t = abs(t)
@@ -55,12 +51,6 @@ def _taps(filter: str, factor: int) -> list[float]:
         weights = [_keys(t / factor) for t in offsets]
     total = math.fsum(weights)
     return [w / total for w in weights]
-
-
-def _strips(rows: int, cost: int) -> list[tuple[int, int]]:
-    """Bands of output rows whose input, ``cost`` numbers a row, stays in a processor's cache between taps."""
-    height = max(_STRIP // cost, 1)
-    return [(first, min(first + height, rows)) for first in range(0, rows, height)]
 
 
 class _Strided(torch.autograd.Function):
@@ -215,56 +205,19 @@ class Downsample(LinearOperator):
 
     def _reduce(self, x: Tensor) -> Tensor:
         """The separable filter, rows first, so that the strided columns see 1/factor of the picture."""
-        height, width = x.shape[-2:]
-        rows = -(-height // self.factor)
-        x = extend(x, -2, *self._borders(height, self._reach), self.padding)
-        strips = []
-        for first, last in _strips(rows, self.factor * x[..., 0, :].numel()):
-            strip = x[..., first * self.factor : (last - 1) * self.factor + self._reach, :]
-            strip = extend(self._sample(strip, -2), -1, *self._borders(width, self._reach), self.padding)
-            strips.append(self._sample(strip, -1))
-        return torch.cat(strips, -2) if len(strips) > 1 else strips[0]
+        return self._reduce_axis(self._reduce_axis(x, -2), -1)
 
     def _spread(self, y: Tensor, shape: Shape) -> Tensor:
         """Adjoint of ``_reduce``."""
-        y = self._spread_axis(y, -1, shape[-1])
-        rows = y.shape[-2]
-        turns = -(-self._reach // self.factor)
-        wide = F.pad(y, (0, 0, turns - 1, turns - 1))
-        # Fine row block m collects the coarse rows m - turns + 1 to m.
-        strips = [
-            self._interleave(wide[..., first : last + turns - 1, :], -2, last - first)
-            for first, last in _strips(rows + turns - 1, self.factor * y[..., 0, :].numel())
-        ]
-        fine = torch.cat(strips, -2) if len(strips) > 1 else strips[0]
-        before, after = self._borders(shape[-2], self._reach)
-        return fold(fine.narrow(-2, 0, shape[-2] + before + after), -2, before, after, self.padding)
+        return self._spread_axis(self._spread_axis(y, -1, shape[-1]), -2, shape[-2])
 
     def _reduce_axis(self, x: Tensor, axis: int) -> Tensor:
-        """Filter and sample one axis."""
-        return self._sample(extend(x, axis, *self._borders(x.shape[axis], self._reach), self.padding), axis)
-
-    def _spread_axis(self, y: Tensor, axis: int, size: int) -> Tensor:
-        """Adjoint of ``_reduce_axis``."""
-        turns = -(-self._reach // self.factor)
-        wide = F.pad(y, (0, 0, turns - 1, turns - 1) if axis == -2 else (turns - 1, turns - 1))
-        fine = self._interleave(wide, axis, y.shape[axis] + turns - 1)
-        before, after = self._borders(size, self._reach)
-        return fold(fine.narrow(axis, 0, size + before + after), axis, before, after, self.padding)
-
-    @property
-    def _named_taps(self) -> list[float]:
+        """Filter and sample one axis: each tap times a strided view, summed."""
         assert isinstance(self.filter, str)
-        return _taps(self.filter, self.factor)
-
-    @property
-    def _reach(self) -> int:
-        return len(self._named_taps)
-
-    def _sample(self, x: Tensor, axis: int) -> Tensor:
-        """Each tap times a strided view of the extended axis, summed."""
-        taps = self._named_taps
-        span = (x.shape[axis] - len(taps)) // self.factor * self.factor + 1
+        taps = _taps(self.filter, self.factor)
+        size = x.shape[axis]
+        x = extend(x, axis, *self._borders(size, len(taps)), self.padding)
+        span = (-(-size // self.factor) - 1) * self.factor + 1
         total: Tensor | None = None
         for offset, tap in enumerate(taps):
             index = slice(offset, offset + span, self.factor)
@@ -273,21 +226,27 @@ class Downsample(LinearOperator):
         assert total is not None
         return total
 
-    def _interleave(self, wide: Tensor, axis: int, blocks: int) -> Tensor:
-        """Adjoint of ``_sample``: each phase of the fine axis is a short filter of the coarse one.
+    def _spread_axis(self, y: Tensor, axis: int, size: int) -> Tensor:
+        """Adjoint of ``_reduce_axis``: each phase of the fine axis is a short filter of the coarse one.
 
         Fine sample m * factor + phase collects tap q * factor + phase of coarse sample m - q.
         """
-        taps = self._named_taps
+        assert isinstance(self.filter, str)
+        taps = _taps(self.filter, self.factor)
         turns = -(-len(taps) // self.factor)
+        blocks = y.shape[axis] + turns - 1
+        wide = F.pad(y, (0, 0, turns - 1, turns - 1) if axis == -2 else (turns - 1, turns - 1))
         phases = []
         for phase in range(self.factor):
             total: Tensor | None = None
             for q, tap in enumerate(taps[phase :: self.factor]):
                 view = wide.narrow(axis, turns - 1 - q, blocks)
                 total = view * tap if total is None else total.add_(view, alpha=tap)
-            phases.append(torch.zeros_like(wide.narrow(axis, 0, blocks)) if total is None else total)
-        return torch.stack(phases, axis).flatten(axis - 1, axis)
+            assert total is not None, "every named filter has at least factor taps"
+            phases.append(total)
+        fine = torch.stack(phases, axis).flatten(axis - 1, axis)
+        before, after = self._borders(size, len(taps))
+        return fold(fine.narrow(axis, 0, size + before + after), axis, before, after, self.padding)
 
     def _convolve(self, x: Tensor, kernel: Tensor) -> Tensor:
         for axis in (-2, -1):

@@ -61,7 +61,7 @@ def test_trap_kernels_larger_than_the_image_are_exact_or_refused(rng: torch.Gene
     x = random_image(rng, 1, 1, 5, 6)
     circular = Blur(kernel)(x)
     tiled = Blur(kernel, "valid")(x.repeat(1, 1, 5, 5))
-    # Output (0, 0) of the valid blur of the tiling sits at row 5 of the tiling, column 6: one whole period in.
+    # Output (0, 0) of the valid blur of the tiling is centred one whole period into it.
     assert torch.allclose(circular, tiled[..., :5, :6], atol=1e-12)
     mirrored = torch.cat([x, x[..., 1:-1, :].flip(-2)], -2)
     mirrored = torch.cat([mirrored, mirrored[..., :, 1:-1].flip(-1)], -1)

@@ -117,18 +117,6 @@ def test_large_measurements_fall_back_to_conjugate_gradients(
     assert norm <= float(Downsample(4).norm((1, 12, 16))) <= 1.02 * norm
 
 
-def test_large_pictures_are_cut_into_strips_without_a_seam(
-    rng: torch.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    x = random_image(rng, 2, 3, 45, 26)
-    down = Downsample(4, input_shape=(3, 45, 26))
-    y = down(x)
-    back = down.adjoint(y)
-    monkeypatch.setattr("invrestore.operators._downsample._STRIP", 1000)
-    assert torch.equal(down(x), y)
-    assert torch.equal(down.adjoint(y), back)
-
-
 def test_low_precision_is_computed_in_float32(rng: torch.Generator) -> None:
     x = random_image(rng, 1, 3, 16, 16)
     y = Downsample(4)(x.bfloat16())
