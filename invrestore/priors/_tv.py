@@ -516,7 +516,7 @@ class _Implicit(torch.autograd.Function):
             return free(stiff(q) + gradient(inside(gradient.adjoint(q)))) + damping * q
 
         # The system is singular, and rounding leaves its right-hand side a little outside its range: the
-        # damping keeps conjugate gradients from chasing that part, which D^T would take out of the answer anyway.
+        # damping keeps conjugate gradients from chasing that part, which D^T would remove anyway.
         double = x.dtype == torch.float64
         damping = 1e-6 if double else 1e-4
         grad = inside(grad)

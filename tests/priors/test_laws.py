@@ -87,10 +87,10 @@ def test_an_image_alone_gives_the_same_answer_as_in_a_batch(name: str, rng: torc
     prior, v = build(name, shape, rng), images(shape, rng, batch=7)
     # Different contrasts, so that the images stop at different steps.
     v = v * torch.tensor([0.0, 0.01, 0.1, 0.5, 1.0, 3.0, 30.0], dtype=v.dtype).view(-1, 1, 1, 1)
-    together = prior.prox(v, 0.7)
+    together, values = prior.prox(v, 0.7), prior.value(v)
     for k in range(7):
         torch.testing.assert_close(prior.prox(v[k : k + 1], 0.7)[0], together[k], rtol=1e-9, atol=1e-10)
-        torch.testing.assert_close(prior.value(v[k : k + 1])[0], prior.value(v)[k], rtol=1e-9, atol=1e-10)
+        torch.testing.assert_close(prior.value(v[k : k + 1])[0], values[k], rtol=1e-9, atol=1e-10)
 
 
 @every
@@ -149,7 +149,7 @@ def test_value_differentiates(name: str, rng: torch.Generator) -> None:
     with torch.no_grad():
         slope = (prior.value(x + h * direction) - prior.value(x - h * direction)).sum() / (2 * h)
     if slope.isfinite():
-        torch.testing.assert_close((grad * direction).sum(), slope, rtol=2e-3, atol=1e-4)
+        torch.testing.assert_close((grad * direction).sum(), slope, rtol=2e-3, atol=1e-4 + 5 * ACCURACY[name])
 
 
 @every
