@@ -26,7 +26,11 @@ def photo(name: str, size: int | None = None) -> torch.Tensor:
     x = torch.from_numpy(getattr(data, name)()).permute(2, 0, 1)[None].float() / 255
     side = min(x.shape[-2:])
     x = x[..., :side, :side]
-    return x if size is None else F.interpolate(x, (size, size), mode="area" if size < side else "bicubic").clamp(0, 1)
+    return (
+        x
+        if size is None
+        else F.interpolate(x, (size, size), mode="area" if size < side else "bicubic").clamp(0, 1)
+    )
 
 
 def add_noise(x: torch.Tensor, sigma: float, seed: int = 0) -> torch.Tensor:
@@ -56,7 +60,8 @@ def environment() -> dict[str, Any]:
             found[package] = "absent"
     return {
         "invrestore": invrestore.__version__,
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain", "-uno") else ""),
+        "commit": _git("rev-parse", "--short", "HEAD")
+        + ("+changes" if _git("status", "--porcelain", "-uno") else ""),
         "python": platform.python_version(),
         "packages": found,
         "processor": _processor(),
@@ -67,7 +72,9 @@ def environment() -> dict[str, Any]:
 
 
 def _git(*words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
     return done.stdout.strip()
 
 

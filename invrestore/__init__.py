@@ -1,10 +1,10 @@
 """Image restoration as an inverse problem: any operator, any prior, one call.
 
-    import invrestore as ir
+import invrestore as ir
 
-    y = ir.load_image("photo.png")
-    s = ir.solve(y, ir.operators.Blur(ir.kernels.gaussian(1.6)), ir.priors.TV(), sigma=0.02)
-    ir.save_image(s.x, "restored.png")
+y = ir.load_image("photo.png")
+s = ir.solve(y, ir.operators.Blur(ir.kernels.gaussian(1.6)), ir.priors.TV(), sigma=0.02)
+ir.save_image(s.x, "restored.png")
 """
 
 from __future__ import annotations

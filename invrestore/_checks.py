@@ -67,7 +67,9 @@ def check_shape(where: str, name: str, x: Tensor, shape: Sequence[int | None]) -
             remedy = "Add the batch axis: x[None]."
         elif x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
             remedy = "Images are channels-first; permute(0, 3, 1, 2)?"
-    raise ShapeError(where, expected=f"{name} of shape {_describe(shape)}", found=str(tuple(x.shape)), remedy=remedy)
+    raise ShapeError(
+        where, expected=f"{name} of shape {_describe(shape)}", found=str(tuple(x.shape)), remedy=remedy
+    )
 
 
 def check_image(where: str, x: object, name: str = "x") -> Tensor:
@@ -102,7 +104,9 @@ def check_device(where: str, **tensors: Tensor | None) -> None:
     devices = {name: t.device for name, t in tensors.items() if t is not None}
     if len(set(devices.values())) > 1:
         found = ", ".join(f"{name} on {device}" for name, device in devices.items())
-        raise DeviceError(where, expected="tensors on one device", found=found, remedy="Move them with .to(device).")
+        raise DeviceError(
+            where, expected="tensors on one device", found=found, remedy="Move them with .to(device)."
+        )
 
 
 def check_nonnegative(where: str, name: str, value: PerImage | None, *, positive: bool = False) -> None:
@@ -172,5 +176,7 @@ def check_batch_tensor(where: str, name: str, value: PerImage | None, batch: int
     """Raise ShapeError if a per-image tensor has another length than the batch."""
     if isinstance(value, torch.Tensor) and value.ndim == 1 and value.shape[0] not in (1, batch):
         raise ShapeError(
-            where, expected=f"{name} of shape () or ({batch},), one number for each image", found=str(tuple(value.shape))
+            where,
+            expected=f"{name} of shape () or ({batch},), one number for each image",
+            found=str(tuple(value.shape)),
         )

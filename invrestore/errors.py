@@ -72,7 +72,9 @@ class InvrestoreError(Exception):
         return (_rebuild, (type(self), self.where, self.expected, self.found, self.remedy))
 
 
-def _rebuild(cls: type[InvrestoreError], where: str, expected: str, found: str, remedy: str) -> InvrestoreError:
+def _rebuild(
+    cls: type[InvrestoreError], where: str, expected: str, found: str, remedy: str
+) -> InvrestoreError:
     return cls(where, expected=expected, found=found, remedy=remedy)
 
 
@@ -96,10 +98,10 @@ class UnknownNameError(InvrestoreError, LookupError):
     """A name is not in a catalogue.
 
     Example:
-        >>> raise UnknownNameError.suggest("solve", "prior", "tvv", ["tv", "wavelet"])
+        >>> raise UnknownNameError.suggest("solve", "prior", "tvv", ["tv", "tikhonov"])
         Traceback (most recent call last):
         ...
-        invrestore.errors.UnknownNameError: solve: expected a prior out of 'tv', 'wavelet', got 'tvv'. Did you mean 'tv'?
+        invrestore.errors.UnknownNameError: solve: expected a prior out of 'tikhonov', 'tv', got 'tvv'. Did you mean 'tv'?
     """
 
     @classmethod
@@ -108,7 +110,9 @@ class UnknownNameError(InvrestoreError, LookupError):
         names = sorted(known)
         near = difflib.get_close_matches(name, names, n=2)
         remedy = f"Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        return cls(where, expected=f"a {kind} out of {', '.join(map(repr, names))}", found=repr(name), remedy=remedy)
+        return cls(
+            where, expected=f"a {kind} out of {', '.join(map(repr, names))}", found=repr(name), remedy=remedy
+        )
 
 
 class CapabilityError(InvrestoreError, TypeError):

@@ -196,7 +196,9 @@ class Interval(Fidelity):
                 found=f"upper {tuple(self.upper.shape)}",
             )
         if bool((self.lower > self.upper).any()):
-            raise RangeError(self.name, expected="lower <= upper", found="a lower bound above its upper bound")
+            raise RangeError(
+                self.name, expected="lower <= upper", found="a lower bound above its upper bound"
+            )
 
     def value(self, u: Tensor, y: Tensor) -> Tensor:
         """pull/2 ||u - y||^2 where every sample lies in its interval (up to rounding), else infinity."""
@@ -205,7 +207,7 @@ class Interval(Fidelity):
         return torch.where(outside, torch.inf, 0.5 * self.pull * _sum((u - y) ** 2))
 
     def grad(self, u: Tensor, y: Tensor) -> Tensor:
-        """``u`` less its nearest admissible value, the gradient of half the squared distance to the box, + pull (u - y)."""
+        """``u`` less its nearest admissible value (half the squared distance to the box), + pull (u - y)."""
         return u - torch.minimum(torch.maximum(u, self.lower), self.upper) + self.pull * (u - y)
 
     def prox(self, v: Tensor, y: Tensor, step: PerImage) -> Tensor:

@@ -3,7 +3,19 @@
 import subprocess
 import sys
 
-HEAVY = ("deepinv", "torchvision", "matplotlib", "lightning", "scipy", "skimage", "pywt", "typer", "rich", "pydantic", "PIL")
+HEAVY = (
+    "deepinv",
+    "torchvision",
+    "matplotlib",
+    "lightning",
+    "scipy",
+    "skimage",
+    "pywt",
+    "typer",
+    "rich",
+    "pydantic",
+    "PIL",
+)
 
 
 def test_import_loads_nothing_heavy():

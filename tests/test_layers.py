@@ -47,7 +47,11 @@ def imports_when_loaded(tree: ast.Module):
     found = []
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("invrestore"):
-            names = [node.module] if node.module != "invrestore" else [f"invrestore.{a.name}" for a in node.names if a.name in LEVEL]
+            names = (
+                [node.module]
+                if node.module != "invrestore"
+                else [f"invrestore.{a.name}" for a in node.names if a.name in LEVEL]
+            )
             found.extend(names)
         elif isinstance(node, ast.Import):
             found.extend(a.name for a in node.names if a.name.startswith("invrestore"))
@@ -63,4 +67,6 @@ def test_imports_go_down(path):
     here = top(path)
     for name in imports_when_loaded(ast.parse((ROOT / path).read_text())):
         if name != here and not LEVEL[name] == LEVEL[here] == 0:
-            assert LEVEL[name] < LEVEL[here], f"{path} (level {LEVEL[here]}) imports {name} (level {LEVEL[name]})"
+            assert LEVEL[name] < LEVEL[here], (
+                f"{path} (level {LEVEL[here]}) imports {name} (level {LEVEL[name]})"
+            )

@@ -34,7 +34,10 @@ def main() -> None:
             chosen = ir.solve(y, operator, ir.priors.TV())
             centre = float(chosen.lam)
             searched = [
-                (float(ir.psnr(ir.solve(y, operator, ir.priors.TV(lam), sigma=float(chosen.sigma)).x, x)), lam)
+                (
+                    float(ir.psnr(ir.solve(y, operator, ir.priors.TV(lam), sigma=float(chosen.sigma)).x, x)),
+                    lam,
+                )
                 for lam in (centre * 2 ** (k / 3) for k in range(-9, 10))
             ]
             best, best_lam = max(searched)
@@ -53,7 +56,8 @@ def main() -> None:
                 }
             )
             print(
-                f"| {name} | {task} | {got:.2f} | {best:.2f} | {best - got:.2f} | {centre:.4f} | {best_lam:.4f} |", flush=True
+                f"| {name} | {task} | {got:.2f} | {best:.2f} | {best - got:.2f} | {centre:.4f} | {best_lam:.4f} |",
+                flush=True,
             )
     write_result("automatic_weight", {"rows": rows, "largest_loss": max(r["loss"] for r in rows)})
     print(f"largest loss {max(r['loss'] for r in rows):.2f} dB")

@@ -33,6 +33,10 @@ def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
                 continue
             theirs = bench.stats.median / bench.extra_info.get("per", 1)
             asked = bench.extra_info.get("asked")
-            verdict = "" if asked is None else f"{asked:>8.2f}x" + ("" if theirs / mine >= asked else "  falls short")
+            verdict = (
+                ""
+                if asked is None
+                else f"{asked:>8.2f}x" + ("" if theirs / mine >= asked else "  falls short")
+            )
             peer = f"{who} {theirs * 1e3:.2f} ms"
             write(f"{work:<52}{mine * 1e3:>8.2f} ms{peer:>26}{theirs / mine:>8.2f}x{verdict}")

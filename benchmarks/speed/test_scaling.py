@@ -19,7 +19,9 @@ SIDES = (256, 512, 1024, 2048)
 def works(y):
     """Name to call; iteration counts are fixed so that cost, not convergence, is compared."""
     operator = ir.operators.Blur(ir.kernels.gaussian(1.6))
-    mask = ir.operators.Mask(torch.rand(1, 1, *y.shape[-2:], generator=torch.Generator().manual_seed(0)) < 0.5)
+    mask = ir.operators.Mask(
+        torch.rand(1, 1, *y.shape[-2:], generator=torch.Generator().manual_seed(0)) < 0.5
+    )
     return {
         "TV prox to 1e-3": lambda: ir.priors.TV(0.1, tol=1e-3).prox(y),
         "wavelet prox": lambda: ir.priors.Wavelet("db4", lam=0.1).prox(y),

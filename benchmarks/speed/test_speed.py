@@ -1,7 +1,7 @@
 """Ours against the peers, side by side in one run.
 
 ``python -m pytest benchmarks/speed`` prints the table; ``--benchmark-json=FILE`` keeps it. Every test is one cell:
-a work (the group), and who does it. ``asked`` is the ratio peer / ours that we hold ourselves to at 3x256x256 on the CPU.
+a work (the group), and who does it. ``asked`` is the ratio peer / ours we hold ourselves to at 3x256x256 on the CPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ def setting(request):
     return device, int(size), add_noise(photo("astronaut", int(size)).to(device), 0.1)
 
 
-def measure(benchmark, work: str, who: str, call: Callable[[], object], device: str, *, asked=None, per: int = 1):
+def measure(
+    benchmark, work: str, who: str, call: Callable[[], object], device: str, *, asked=None, per: int = 1
+):
     """Time ``call`` as one cell of the table; ``per`` steps are inside one call."""
     benchmark.group = work
     benchmark.extra_info.update(who=who, per=per, **({} if asked is None else {"asked": asked}))
@@ -79,7 +81,9 @@ def test_tv_invrestore(benchmark, setting):
     device, size, y = setting
     prior = ir.priors.TV(LAM, coupled=False, tol=GAP)
     assert tv_gap(setting, prior.prox(y)) <= 1.2 * GAP
-    measure(benchmark, f"TV denoise to gap 1e-4, {device}, {size}", "invrestore", lambda: prior.prox(y), device)
+    measure(
+        benchmark, f"TV denoise to gap 1e-4, {device}, {size}", "invrestore", lambda: prior.prox(y), device
+    )
 
 
 def test_tv_deepinv(benchmark, setting):
@@ -92,7 +96,9 @@ def test_tv_deepinv(benchmark, setting):
 
     n = fewest_steps(setting, run)
     asked = asked_at(setting, 20)
-    measure(benchmark, f"TV denoise to gap 1e-4, {device}, {size}", "deepinv", lambda: run(n), device, asked=asked)
+    measure(
+        benchmark, f"TV denoise to gap 1e-4, {device}, {size}", "deepinv", lambda: run(n), device, asked=asked
+    )
 
 
 def test_tv_scikit_image(benchmark, setting):
@@ -109,7 +115,14 @@ def test_tv_scikit_image(benchmark, setting):
 
     n = fewest_steps(setting, run)
     asked = asked_at(setting, 15)
-    measure(benchmark, f"TV denoise to gap 1e-4, {device}, {size}", "scikit-image", lambda: run(n), device, asked=asked)
+    measure(
+        benchmark,
+        f"TV denoise to gap 1e-4, {device}, {size}",
+        "scikit-image",
+        lambda: run(n),
+        device,
+        asked=asked,
+    )
 
 
 # One plug-and-play step with an FFT blur and a denoiser that does nothing -------------------------------------------
@@ -135,7 +148,14 @@ def test_step_invrestore(benchmark, setting, method):
     def run():
         return ir.solve(y, operator, prior, sigma=0.01, method=method, max_steps=STEPS, tol=0)
 
-    measure(benchmark, f"one {method.upper()} step, FFT blur, {device}, {size}", "invrestore", run, device, per=STEPS)
+    measure(
+        benchmark,
+        f"one {method.upper()} step, FFT blur, {device}, {size}",
+        "invrestore",
+        run,
+        device,
+        per=STEPS,
+    )
 
 
 @pytest.mark.parametrize("method", ["hqs", "admm"])
@@ -192,7 +212,9 @@ def test_downsample_deepinv(benchmark, setting):
     import deepinv as dinv
 
     device, size, y = setting
-    physics = dinv.physics.Downsampling(img_size=tuple(y.shape[1:]), filter="bicubic", factor=4, device=device)
+    physics = dinv.physics.Downsampling(
+        img_size=tuple(y.shape[1:]), filter="bicubic", factor=4, device=device
+    )
     work, asked = f"downsample x4 bicubic, {device}, {size}", asked_at(setting, 5)
     measure(benchmark, work, "deepinv", lambda: physics.A(y), device, asked=asked)
 

@@ -11,7 +11,7 @@ import torch
 
 from invrestore._checks import check_nonnegative, check_shape, check_tensor, expand
 from invrestore._types import PerImage, Shape, Tensor
-from invrestore.errors import CapabilityError, DTypeError, RangeError, ShapeError
+from invrestore.errors import CapabilityError, ShapeError
 
 if TYPE_CHECKING:
     import scipy.sparse.linalg
@@ -166,9 +166,11 @@ class Operator(ABC):
         tensors, whose version counters are added here, and nothing is kept while autograd or a compiler looks on.
         """
         tensors = self.tensors()
-        if torch.compiler.is_compiling() or (
-            torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-        ) or any(t.is_inference() for t in tensors):
+        if (
+            torch.compiler.is_compiling()
+            or (torch.is_grad_enabled() and any(t.requires_grad for t in tensors))
+            or any(t.is_inference() for t in tensors)
+        ):
             return make()
         full = (*key, *(t._version for t in tensors))
         memo = self.__dict__.setdefault("_memory", {})
@@ -253,7 +255,10 @@ class LinearOperator(Operator):
         shape = input_shape or self.input_shape
         if shape is None:
             raise ShapeError(
-                f"{self.name}.norm", expected="input_shape=(C, H, W)", found="None", remedy="The operator fits any size."
+                f"{self.name}.norm",
+                expected="input_shape=(C, H, W)",
+                found="None",
+                remedy="The operator fits any size.",
             )
         return self._memo(("norm", shape), lambda: lanczos_norm_bound(self, shape))  # type: ignore[no-any-return]
 
@@ -316,7 +321,7 @@ class LinearOperator(Operator):
         seen = self(back)
         energy = seen.flatten(1).square().sum(1)
         factor = (seen * y).flatten(1).sum(1) / torch.where(energy == 0, 1.0, energy)
-        return expand(factor, back) * back  # type: ignore[operator]
+        return expand(factor, back) * back
 
     def project(self, z: Tensor, y: Tensor) -> Tensor:
         """The image nearest to ``z`` that fits the data as well as possible: ``z - A^+ (A z - y)``."""
@@ -371,7 +376,9 @@ class LinearOperator(Operator):
         """``norm(...)^2`` under deepinv's name, for images of the shape of ``x0`` (C, H, W) or (B, C, H, W)."""
         return self.norm(tuple(x0.shape[-3:])) ** 2
 
-    def to_scipy(self, input_shape: Shape, dtype: torch.dtype = torch.float64) -> scipy.sparse.linalg.LinearOperator:
+    def to_scipy(
+        self, input_shape: Shape, dtype: torch.dtype = torch.float64
+    ) -> scipy.sparse.linalg.LinearOperator:
         """The operator on flattened images, for ``scipy.sparse.linalg.lsqr``, ``cg`` and the like.
 
         Args:

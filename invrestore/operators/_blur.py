@@ -423,6 +423,11 @@ class Blur(LinearOperator):
         eps = torch.finfo(self.kernel.dtype).eps
         return (bound.amax(1) * (1 + 1e-9 + 8 * eps)).to(self.kernel.dtype)
 
+    @property
+    def has_closed_form(self) -> bool:
+        """True for circular padding."""
+        return self.padding == "circular"
+
     def data_step(self, y: Tensor) -> DataStep:
         """``prox`` for a fixed ``y``; for circular padding a division in the Fourier domain.
 

@@ -330,6 +330,11 @@ class Downsample(LinearOperator):
                     )
         return super().norm(input_shape)
 
+    @property
+    def has_closed_form(self) -> bool:
+        """True for circular padding, and for the named filters with any padding."""
+        return self.padding == "circular" or isinstance(self.filter, str)
+
     def data_step(self, y: Tensor) -> DataStep:
         """``prox`` for a fixed ``y``: ``x = z + step A^T (I + step A A^T)^-1 (y - A z)``.
 

@@ -50,6 +50,8 @@ class Prior:
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset()
     is_convex: ClassVar[bool] = False
+    has_inner_problem: ClassVar[bool] = False
+    """g is itself a minimum over another variable: solvers iterate on ``analysis`` and leave ``value`` alone."""
 
     def __post_init__(self) -> None:
         check_nonnegative(self.name, "lam", self.lam)
@@ -85,7 +87,9 @@ class Prior:
 
     def _lacks(self, what: str) -> CapabilityError:
         has = ", ".join(sorted(c.value for c in self.capabilities)) or "nothing"
-        return CapabilityError(f"{self.name}.{what}", expected=f"a prior with {what}", found=f"one with {has}")
+        return CapabilityError(
+            f"{self.name}.{what}", expected=f"a prior with {what}", found=f"one with {has}"
+        )
 
     def value(self, x: Tensor) -> Tensor:
         """``lam * g(x)`` of each image, shape (B,)."""

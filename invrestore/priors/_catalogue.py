@@ -12,17 +12,20 @@ __all__ = ["available", "load"]
 
 def _makers() -> dict[str, Callable[[], Prior]]:
     from invrestore import networks
-    from invrestore.priors import TGV, TV, Denoiser, Tikhonov, Wavelet
+    from invrestore.priors import TGV, TV, Denoiser, Dictionary, LowRank, Tikhonov, Wavelet
 
-    makers: dict[str, Callable[[], Prior]] = {
-        "tv": TV,
+    def trained(name: str) -> Callable[[], Prior]:
+        return lambda: Denoiser(networks.load(name))
+
+    classical: dict[str, Callable[[], Prior]] = {
+        "dictionary": Dictionary,
+        "low-rank": LowRank,
         "tgv": TGV,
-        "wavelet": Wavelet,
         "tikhonov": lambda: Tikhonov(operator="gradient"),
+        "tv": TV,
+        "wavelet": Wavelet,
     }
-    for name in networks.available():
-        makers[name] = lambda name=name: Denoiser(networks.load(name))
-    return makers
+    return classical | {name: trained(name) for name in networks.available()}
 
 
 def available() -> list[str]:

@@ -42,7 +42,10 @@ class FromDeepinv(Prior):
         """The deepinv prox with gamma = step * lam, image by image."""
         gamma = torch.as_tensor(self.weight * step, dtype=v.dtype, device=v.device).expand(v.shape[0])
         return torch.cat(
-            [copy.deepcopy(self.prior).prox(image[None], gamma=float(g)) for image, g in zip(v, gamma, strict=True)]
+            [
+                copy.deepcopy(self.prior).prox(image[None], gamma=float(g))
+                for image, g in zip(v, gamma, strict=True)
+            ]
         )
 
 
@@ -57,7 +60,9 @@ def from_deepinv(prior: Any, lam: PerImage | None = None) -> Prior:
     """
     found = as_prior_or_none(prior, lam)
     if found is None:
-        raise DTypeError("priors.from_deepinv", expected="a deepinv Denoiser or Prior", found=type(prior).__name__)
+        raise DTypeError(
+            "priors.from_deepinv", expected="a deepinv Denoiser or Prior", found=type(prior).__name__
+        )
     return found
 
 

@@ -86,7 +86,9 @@ class Denoiser(Prior):
         if given == 1:
             return self.network(x.expand(-1, wanted, -1, -1), sigma).mean(1, keepdim=True)
         if wanted == 1:
-            repeated = sigma.repeat_interleave(given) if isinstance(sigma, torch.Tensor) and sigma.ndim else sigma
+            repeated = (
+                sigma.repeat_interleave(given) if isinstance(sigma, torch.Tensor) and sigma.ndim else sigma
+            )
             return self.network(x.flatten(0, 1)[:, None], repeated).view_as(x)
         raise ShapeError(
             f"{self.name}.denoise",

@@ -9,9 +9,9 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from invrestore._checks import check_batch_tensor, check_image, check_nonnegative
-from invrestore._types import PerImage, Tensor
-from invrestore.operators import Gradient
+from invrestore._checks import check_batch_tensor, check_image, check_nonnegative, expand
+from invrestore._types import PerImage, Shape, Tensor
+from invrestore.operators import Gradient, LinearOperator
 from invrestore.priors._base import Capability, Prior
 
 __all__ = ["TGV"]
@@ -83,8 +83,11 @@ class TGV(Prior):
     ratio: float = dataclasses.field(default=2.0, kw_only=True)
     tol: float = dataclasses.field(default=1e-4, kw_only=True)
 
-    capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.VALUE, Capability.PROX})
+    capabilities: ClassVar[frozenset[Capability]] = frozenset(
+        {Capability.VALUE, Capability.PROX, Capability.ANALYSIS}
+    )
     is_convex: ClassVar[bool] = True
+    has_inner_problem: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -129,6 +132,22 @@ class TGV(Prior):
         data = torch.where(live, (work - mean) / scale, 0.0)
         x = self._run(where, _start(data, self), data).x
         return torch.where(live, x * scale + mean, work).to(v.dtype)
+
+    def auxiliary_channels(self, channels: int) -> int:
+        """Two slopes w for each channel."""
+        return 2 * channels
+
+    def analysis(self, shape: Shape) -> LinearOperator:
+        """K of g(x) = min_w h(K (x, w)): (x, w) to (D x - w, E w)."""
+        return _Bends()
+
+    def dual_prox(self, q: Tensor) -> Tensor:
+        """Projection of the stacked duals, (B, 5C, H, W), onto the balls of radius lam and ratio * lam."""
+        p, s = _Bends.split(q)
+        lam = expand(self.weight, q)
+        bound = lam if isinstance(lam, Tensor) else torch.as_tensor(lam, dtype=q.dtype, device=q.device)
+        bound = bound.reshape(-1, 1, 1)
+        return torch.cat([_project(p, bound).flatten(1, 2), _project(s, self.ratio * bound).flatten(1, 2)], 1)
 
     def _run(self, where: str, state: _State, v: Tensor | None) -> _State:
         """Iterate on unit weight until every image has reached its gap; each is kept as it was then.
@@ -187,6 +206,41 @@ class TGV(Prior):
         return short
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Bends(LinearOperator):
+    """(x, w) to (D x - w, E w): (B, 3C, H, W) to (B, 5C, H, W)."""
+
+    def input_shape_of(self, output_shape: Shape) -> Shape:
+        """Three channels for five."""
+        return (3 * output_shape[0] // 5, *output_shape[1:])
+
+    def output_shape_of(self, input_shape: Shape) -> Shape:
+        """Five channels for three."""
+        return (5 * input_shape[0] // 3, *input_shape[1:])
+
+    def norm(self, input_shape: Shape | None = None) -> Tensor:
+        """(1 + sqrt(33)) / 2, from ||D||, ||E|| <= sqrt(8)."""
+        return torch.tensor(_NORM)
+
+    @staticmethod
+    def split(q: Tensor) -> tuple[Tensor, Tensor]:
+        """(p, s) with their components as an axis of their own, (B, 2, C, H, W) and (B, 3, C, H, W)."""
+        batch, stacked, *size = q.shape
+        channels = stacked // 5
+        p, s = q[:, : 2 * channels], q[:, 2 * channels :]
+        return p.reshape(batch, 2, channels, *size), s.reshape(batch, 3, channels, *size)
+
+    def _apply(self, x: Tensor) -> Tensor:
+        batch, stacked, *size = x.shape
+        channels = stacked // 3
+        w = x[:, channels:].reshape(batch, 2, channels, *size)
+        return torch.cat([(_D(x[:, :channels]) - w).flatten(1, 2), _E(w).flatten(1, 2)], 1)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        p, s = self.split(y)
+        return torch.cat([_DT(p), (_ET(s) - p).flatten(1, 2)], 1)
+
+
 def _choose(which: Tensor, new: _State, old: _State) -> _State:
     """The images ``which``, (B,), from ``new``, the others from ``old``."""
 
@@ -217,8 +271,10 @@ def _magnitude(q: Tensor) -> Tensor:
     return torch.where(nonzero, torch.where(nonzero, square, 1.0).sqrt(), 0.0)
 
 
-def _project(q: Tensor, radius: float) -> Tensor:
-    return q / (_magnitude(q) / radius).clamp_min(1)[:, None, None]
+def _project(q: Tensor, radius: float | Tensor) -> Tensor:
+    size = _magnitude(q)
+    shrink = torch.where(size > radius, radius / torch.where(size > radius, size, 1.0), 1.0)
+    return q * shrink[:, None, None]
 
 
 def _D(x: Tensor) -> Tensor:

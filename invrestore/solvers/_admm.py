@@ -109,7 +109,9 @@ class ADMM(Solver[ADMMState]):
             primal, moved = relative_change(x, v), relative_change(state.v, v)
             gap = torch.maximum(primal, moved)
             if self.adapt and problem.prior.is_convex and count <= 100 and count % 10 == 0:
-                factor = torch.where(primal > 5 * moved, 2.0, torch.where(moved > 5 * primal, 0.5, 1.0)).to(rho)
+                factor = torch.where(primal > 5 * moved, 2.0, torch.where(moved > 5 * primal, 0.5, 1.0)).to(
+                    rho
+                )
         if factor is not None:
             rho, u = rho * factor, u / expand(factor, u)
         return ADMMState(x, v, u, rho, gap, dual, count)
@@ -117,4 +119,3 @@ class ADMM(Solver[ADMMState]):
     def change(self, old: ADMMState, new: ADMMState) -> Tensor:
         """Larger of the relative primal and dual residuals."""
         return new.gap
-

@@ -73,7 +73,7 @@ class Solver(ABC, Generic[S]):
         """State at the start point ``x``."""
 
     def resume(self, problem: Problem, state: S) -> S:
-        """State for a problem that differs in the weight of the prior only, from the state reached for another weight."""
+        """State for the same problem under another weight of the prior, from the state reached."""
         return self.init(problem, state.x)
 
     @abstractmethod
@@ -93,7 +93,8 @@ def relative_change(old: Tensor, new: Tensor) -> Tensor:
     """||new - old|| / ||new|| for each image, (B,)."""
     change = torch.linalg.vector_norm((new - old).flatten(1), dim=1)
     size = torch.linalg.vector_norm(new.flatten(1), dim=1)
-    return change / size.clamp_min(torch.finfo(new.dtype).tiny)
+    relative: Tensor = change / size.clamp_min(torch.finfo(new.dtype).tiny)
+    return relative
 
 
 def freeze(old: S, new: S, active: Tensor) -> S:

@@ -42,7 +42,9 @@ class CG(Solver[State]):
         """Raise unless the problem is quadratic."""
         super().check(problem)
         if not isinstance(problem.prior, Tikhonov):
-            raise self.refuse("priors.Tikhonov, so that the problem is quadratic", f"priors.{problem.prior.name}")
+            raise self.refuse(
+                "priors.Tikhonov, so that the problem is quadratic", f"priors.{problem.prior.name}"
+            )
         if problem.linear is None or problem.exact or not isinstance(problem.fidelity, L2):
             raise self.refuse("a linear operator with the L2 fidelity and sigma > 0", "another problem")
 

@@ -72,7 +72,11 @@ class HQS(Solver[HQSState]):
 
     def is_direct(self, problem: Problem) -> bool:
         """Denoising with a denoiser: one call at the noise level."""
-        return isinstance(problem.operator, Identity) and not problem.exact and problem.prior.can(Capability.DENOISE)
+        return (
+            isinstance(problem.operator, Identity)
+            and not problem.exact
+            and problem.prior.can(Capability.DENOISE)
+        )
 
     def init(self, problem: Problem, x: Tensor) -> HQSState:
         """Start at ``x``."""
@@ -82,7 +86,8 @@ class HQS(Solver[HQSState]):
         """s_k of each image for step ``count`` of ``steps``, counted from 0, (B,)."""
         last = problem.sigma.clamp(self.floor, max(self.first, self.floor))
         t = min(count / max(self.steps - 1, 1), 1.0)
-        return self.first ** (1 - t) * last**t
+        strength: Tensor = self.first ** (1 - t) * last**t
+        return strength
 
     def step(self, problem: Problem, state: HQSState) -> HQSState:
         """Data step, then prior step."""

@@ -57,7 +57,9 @@ def _from_array(array: Any, origin: str, notes: list[str]) -> Tensor:
     elif array.dtype in (np.float32, np.float64):
         scale = ""
     else:
-        raise DTypeError("solve", expected="an array of uint8, uint16, float32 or float64", found=str(array.dtype))
+        raise DTypeError(
+            "solve", expected="an array of uint8, uint16, float32 or float64", found=str(array.dtype)
+        )
     if array.ndim == 2:
         array = array[None, None]
     elif array.ndim == 3 and array.shape[-1] in (1, 3):
@@ -98,7 +100,13 @@ def check_measurement(y: Tensor, operator: Operator) -> Shape:
             found=str(tuple(y.shape)),
             remedy="Add the batch axis: y[None]." if y.ndim == 3 else "",
         )
-    if operator.image_range and y.ndim == 4 and y.shape[-1] in (1, 3, 4) and y.shape[1] > 4 and y.shape[2] > 4:
+    if (
+        operator.image_range
+        and y.ndim == 4
+        and y.shape[-1] in (1, 3, 4)
+        and y.shape[1] > 4
+        and y.shape[2] > 4
+    ):
         raise ShapeError(
             "solve",
             expected="y as (B, C, H, W)",
@@ -123,7 +131,9 @@ def check_measurement(y: Tensor, operator: Operator) -> Shape:
         with torch.no_grad():
             found = operator.output_shape_of(shape)
         if tuple(found) != tuple(y.shape[1:]):
-            raise ShapeError("solve", expected=f"y of shape (B, {', '.join(map(str, found))})", found=str(tuple(y.shape)))
+            raise ShapeError(
+                "solve", expected=f"y of shape (B, {', '.join(map(str, found))})", found=str(tuple(y.shape))
+            )
     return shape
 
 
@@ -140,7 +150,10 @@ def as_prior(prior: object) -> Prior:
         return load(prior)
     if isinstance(prior, type) and issubclass(prior, Prior):
         raise DTypeError(
-            "solve", expected="a prior object", found=f"the class {prior.__name__}", remedy=f"Write {prior.__name__}()."
+            "solve",
+            expected="a prior object",
+            found=f"the class {prior.__name__}",
+            remedy=f"Write {prior.__name__}().",
         )
     found = as_prior_or_none(prior)
     if found is not None:

@@ -17,7 +17,7 @@ from invrestore.solvers._solution import Status
 __all__ = ["CHECK_EVERY", "Callback", "Outcome", "run"]
 
 CHECK_EVERY = 10
-"""Steps between convergence checks. Each check is the only host synchronisation, and step counts are multiples of it."""
+"""Steps between convergence checks. A check is the only host synchronisation, and step counts are multiples of it."""
 
 Callback = Callable[[int, Tensor], object]
 """``callback(step, x)``; a true answer stops the loop."""
@@ -146,9 +146,10 @@ class _History:
         self._put("update", change)
         u = problem.operator(x)
         self._put("misfit", (u - problem.y).flatten(1).square().mean(1).sqrt())
-        objective = problem.objective(x)
-        if objective is not None:
-            self._put("objective", objective)
+        if not problem.prior.has_inner_problem:
+            objective = problem.objective(x)
+            if objective is not None:
+                self._put("objective", objective)
         if self._truth is not None:
             self._put("psnr", psnr(x.detach(), self._truth))
 

@@ -8,8 +8,7 @@ from typing import ClassVar
 import torch
 
 from invrestore._checks import expand
-from invrestore._types import PerImage, Tensor
-from invrestore.fidelity import Fidelity
+from invrestore._types import Tensor
 from invrestore.priors import Capability
 from invrestore.solvers._base import Solver, State
 from invrestore.solvers._problem import Problem
@@ -78,7 +77,9 @@ class PDHG(Solver[PDHGState]):
         """Raise unless the operator is linear and the prior has a prox or an analysis map."""
         super().check(problem)
         if problem.linear is None:
-            raise self.refuse("a linear operator", problem.operator.name, "method='fista' takes nonlinear ones.")
+            raise self.refuse(
+                "a linear operator", problem.operator.name, "method='fista' takes nonlinear ones."
+            )
         if not (problem.prior.can(Capability.ANALYSIS) or problem.prior.can(Capability.PROX)):
             raise self.refuse("a prior with prox or analysis", f"priors.{problem.prior.name} without")
 
@@ -126,8 +127,8 @@ class PDHG(Solver[PDHGState]):
         point, moved_w = x, w
         if state.dual is not None:
             K = prior.analysis(problem.input_shape)
-            pull, pull_w = K.adjoint(state.dual).split([x.shape[1], w.shape[1]], 1)
-            point, moved_w = point - tau * pull, w - tau * pull_w
+            pull = K.adjoint(state.dual)
+            point, moved_w = point - tau * pull[:, : x.shape[1]], w - tau * pull[:, x.shape[1] :]
         if state.data_dual is not None:
             point = point - tau * A.adjoint(state.data_dual)
         if self._primal_data(problem):
@@ -164,5 +165,3 @@ class PDHG(Solver[PDHGState]):
                 # A dual of zero means an inactive prior, not an endless relative change.
                 change = torch.maximum(change, 0.1 * moved / size.clamp_min(1e-6))
         return change
-
-

@@ -10,6 +10,7 @@ import torch
 from invrestore._types import PerImage, Shape, Tensor
 from invrestore.fidelity import L2, Fidelity, Weighted
 from invrestore.operators import Identity, LinearOperator, Operator
+from invrestore.operators._base import DataStep
 from invrestore.operators._linalg import conjugate_gradient
 from invrestore.priors import Capability, Prior
 
@@ -59,7 +60,7 @@ class Problem:
         return self.operator.vjp(x, self.fidelity.grad(self.operator(x), self.y))
 
     def objective(self, x: Tensor) -> Tensor | None:
-        """f + lam * g of each image, (B,); None where the prior has no value."""
+        """F + lam * g of each image, (B,); None where the prior has no value."""
         if not self.prior.can(Capability.VALUE):
             return None
         value = self.prior.value(x)
@@ -93,7 +94,9 @@ class Problem:
         """Whether ``data_prox`` has a closed form."""
         return self.has_data_prox and self.linear is not None and self.linear.has_closed_form
 
-    def data_prox(self, z: Tensor, step: PerImage, *, start: Tensor | None = None, rtol: float = 1e-5) -> Tensor:
+    def data_prox(
+        self, z: Tensor, step: PerImage, *, start: Tensor | None = None, rtol: float = 1e-5
+    ) -> Tensor:
         """argmin_x step * f(A x; y) + 1/2 ||x - z||^2; for exact data the nearest image with A x = y.
 
         Args:
@@ -117,7 +120,7 @@ class Problem:
         )
 
     @cached_property
-    def _data_step(self):  # type: ignore[no-untyped-def]
+    def _data_step(self) -> DataStep:
         assert self.linear is not None
         return self.linear.data_step(self.y)
 

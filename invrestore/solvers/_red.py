@@ -50,7 +50,11 @@ class RED(Solver[State]):
     def step(self, problem: Problem, state: State) -> State:
         """One fixed-point or gradient step."""
         x = state.x
-        s = problem.sigma.clamp_min(5 / 255) if self.strength is None else torch.full_like(problem.sigma, self.strength)
+        s = (
+            problem.sigma.clamp_min(5 / 255)
+            if self.strength is None
+            else torch.full_like(problem.sigma, self.strength)
+        )
         weight = torch.as_tensor(problem.prior.weight).to(s) / s**2
         smooth = problem.prior.denoise(x, s)
         if problem.has_data_prox:

@@ -54,8 +54,8 @@ class Solution:
         steps: Steps taken for each image, (B,).
         converged: Which images met the tolerance, (B,).
         history: Name to (steps, B): "step", "update" (relative change of the iterate), "misfit" (root mean square
-            of A x - y), "objective" where the prior has a value, "psnr" where the truth was given. One row for each
-            recorded step.
+            of A x - y), "objective" where the prior has a value that costs no inner iterations, "psnr" where the
+            truth was given. One row for each recorded step.
         seconds: Wall time.
         choices: One sentence for each thing ``solve`` chose, with its reason.
         z: Latent vectors, for latent priors.
@@ -80,7 +80,9 @@ class Solution:
         ]
         if _ADVICE[self.status]:
             lines.append(_ADVICE[self.status])
-        lines.append(f"sigma = {_span(self.sigma)}" + ("" if self.lam is None else f", lam = {_span(self.lam)}"))
+        lines.append(
+            f"sigma = {_span(self.sigma)}" + ("" if self.lam is None else f", lam = {_span(self.lam)}")
+        )
         if "misfit" in self.history and len(self.history["misfit"]):
             lines.append(f"misfit |A x - y| (rms) = {_span(self.history['misfit'][-1])}")
         if "psnr" in self.history and len(self.history["psnr"]):
@@ -103,7 +105,10 @@ class Solution:
         target = Path(path)
         if target.exists() and not force:
             raise ImageFileError(
-                "Solution.save", expected="a new file", found=f"{target}, which exists", remedy="force=True replaces it."
+                "Solution.save",
+                expected="a new file",
+                found=f"{target}, which exists",
+                remedy="force=True replaces it.",
             )
         tensors = {"x": self.x, "sigma": self.sigma, "steps": self.steps, "converged": self.converged}
         tensors |= {f"history.{k}": v for k, v in self.history.items()}
@@ -120,10 +125,14 @@ class Solution:
         partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
         try:
             # Cloned: batch rows may share storage, which the format refuses.
-            save_file({k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial, metadata=meta)
+            save_file(
+                {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial, metadata=meta
+            )
             os.replace(partial, target)
         except Exception as error:
-            raise ImageFileError("Solution.save", expected="a writable path", found=f"{target} ({error})") from error
+            raise ImageFileError(
+                "Solution.save", expected="a writable path", found=f"{target} ({error})"
+            ) from error
         finally:
             partial.unlink(missing_ok=True)
 
@@ -137,11 +146,18 @@ class Solution:
             from matplotlib.figure import Figure
         except ImportError as error:
             raise CapabilityError(
-                "Solution.plot", expected="matplotlib", found="no such package", remedy="pip install invrestore[bench]"
+                "Solution.plot",
+                expected="matplotlib",
+                found="no such package",
+                remedy="pip install invrestore[bench]",
             ) from error
-        names = [n for n in ("objective", "misfit", "update", "psnr") if n in self.history and len(self.history[n])]
+        names = [
+            n for n in ("objective", "misfit", "update", "psnr") if n in self.history and len(self.history[n])
+        ]
         if not names:
-            raise CapabilityError("Solution.plot", expected="a recorded history", found=f"none ({self.method} is direct)")
+            raise CapabilityError(
+                "Solution.plot", expected="a recorded history", found=f"none ({self.method} is direct)"
+            )
         figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
             axes.plot(self.history["step"].cpu(), self.history[name].detach().cpu())
@@ -156,6 +172,10 @@ class Solution:
 
 def _span(values: Any) -> str:
     """``0.1`` for one value, ``0.1 to 0.3`` for several."""
-    flat = values.detach().flatten().to(torch.float64) if isinstance(values, torch.Tensor) else torch.tensor([values])
+    flat = (
+        values.detach().flatten().to(torch.float64)
+        if isinstance(values, torch.Tensor)
+        else torch.tensor([values])
+    )
     low, high = float(flat.min()), float(flat.max())
     return f"{low:.4g}" if f"{low:.4g}" == f"{high:.4g}" else f"{low:.4g} to {high:.4g}"

@@ -9,11 +9,18 @@ from typing import Any
 
 import torch
 
-from invrestore._checks import check_count, check_device, check_finite, check_nonnegative, check_rng, check_batch_tensor
+from invrestore._checks import (
+    check_batch_tensor,
+    check_count,
+    check_device,
+    check_finite,
+    check_nonnegative,
+    check_rng,
+)
 from invrestore._types import PerImage, Tensor
-from invrestore.errors import CapabilityError, ConvergenceError, DTypeError, RangeError, UnknownNameError
-from invrestore.fidelity import L2, Fidelity, Interval
-from invrestore.operators import Identity, Operator, as_operator
+from invrestore.errors import CapabilityError, ConvergenceError, DTypeError, UnknownNameError
+from invrestore.fidelity import L2, Fidelity
+from invrestore.operators import Identity, as_operator
 from invrestore.priors import Capability, Prior, Tikhonov
 from invrestore.solvers._admm import ADMM
 from invrestore.solvers._base import Solver
@@ -144,7 +151,8 @@ def solve(
         check_finite("solve", "init", start)
 
     differentiate = torch.is_grad_enabled() and any(
-        t.requires_grad for t in (y, *physics.tensors(), *model.tensors(), *([start] if start is not None else []))
+        t.requires_grad
+        for t in (y, *physics.tensors(), *model.tensors(), *([start] if start is not None else []))
     )
     with nullcontext() if differentiate else torch.no_grad():
         noise = as_sigma(sigma, y, physics, notes)
@@ -244,7 +252,7 @@ def _auto(problem: Problem) -> tuple[str, str]:
     if quadratic and problem.linear is not None and not problem.exact:
         return "cg", "operator, fidelity and prior make a quadratic problem"
     plain = isinstance(problem.operator, Identity) and isinstance(problem.fidelity, L2) and not problem.exact
-    if plain and prior.can(Capability.PROX):
+    if plain and prior.can(Capability.PROX) and not prior.has_inner_problem:
         return "fista", "the problem is denoising, which one proximal map of the prior solves"
     if problem.linear is not None and prior.can(Capability.ANALYSIS):
         return "pdhg", "the operator is linear and the prior is a norm of a linear map"

@@ -18,7 +18,9 @@ from invrestore.solvers._problem import Problem
 
 __all__ = ["Choice", "choose_lam"]
 
-_PROBE_SEED = 20061  # any fixed number: the same probe for every image, so that a batch equals its images alone
+_PROBE_SEED = (
+    20061  # any fixed number: the same probe for every image, so that a batch equals its images alone
+)
 _DAMPING = 0.03
 _SPREAD = 0.1
 
@@ -38,7 +40,9 @@ class Choice:
     state: Any
 
 
-def choose_lam(solver: Solver[Any], problem: Problem, x: Tensor, *, search_steps: int, search_tol: float) -> Choice:
+def choose_lam(
+    solver: Solver[Any], problem: Problem, x: Tensor, *, search_steps: int, search_tol: float
+) -> Choice:
     """Weight of the prior for each image.
 
     For Gaussian noise on a linear operator: the minimum over lam of Stein's unbiased estimate of
@@ -85,7 +89,7 @@ class _Search:
         weighted = problem.with_prior(problem.prior.with_lam(lam))
         start = self.solver.init(weighted, self.x) if state is None else self.solver.resume(weighted, state)
         reached = run(self.solver, weighted, start, max_steps=self.steps, tol=self.tol, record=False).state
-        return reached if state is None else freeze(state, reached, active)  # type: ignore[type-var]
+        return reached if state is None else freeze(state, reached, active)
 
     # Stein's unbiased risk -----------------------------------------------------------------------------------
 
@@ -108,13 +112,15 @@ class _Search:
             fitted = A(self.state.x)
             residual = fitted - problem.y
             gain = (A(self.probe_state.x) - fitted) / expand(eps, fitted)
-            return per_image_dot(residual, weigh(residual)) + 2 * self.sigma**2 * per_image_dot(weighed_probe, gain)
+            return per_image_dot(residual, weigh(residual)) + 2 * self.sigma**2 * per_image_dot(
+                weighed_probe, gain
+            )
 
         lam = _bracketed_minimum(risk, self._first()).exp()
         return Choice(lam, "Stein's unbiased risk estimate", self.state)
 
     def _weighting(self) -> Callable[[Tensor], Tensor]:
-        """r -> (A A^H + delta)^(-1) r, through (A^H A + delta)^(-1) by Woodbury's identity."""
+        """R -> (A A^H + delta)^(-1) r, through (A^H A + delta)^(-1) by Woodbury's identity."""
         problem = self.problem
         A = problem.linear
         assert A is not None

@@ -15,7 +15,9 @@ def blur(**options):
 
 
 def call(y=X, operator=None, prior=None, **options):
-    return lambda: ir.solve(y, operator or ir.operators.Identity(), prior or TV(lam=0.1), **{"sigma": 0.1} | options)
+    return lambda: ir.solve(
+        y, operator or ir.operators.Identity(), prior or TV(lam=0.1), **{"sigma": 0.1} | options
+    )
 
 
 def with_value(value):
@@ -77,13 +79,21 @@ WRONG = {
         "sum",
     ),
     "kernel of NaN": (lambda: ir.operators.Blur(torch.full((3, 3), torch.nan)), ir.RangeError, "finite"),
-    "y of another size": (call(operator=blur(), init=X[..., :5]), ir.ShapeError, "expected init|expected truth"),
+    "y of another size": (
+        call(operator=blur(), init=X[..., :5]),
+        ir.ShapeError,
+        "expected init|expected truth",
+    ),
     "truth of another size": (call(truth=X[:1]), ir.ShapeError, "truth of shape"),
     "NaN start": (call(init=with_value(torch.nan)), ir.RangeError, "init with finite values"),
     "constraint for fista": (call(operator=blur(), sigma=0.0, method="fista"), ir.CapabilityError, "'pdhg'"),
     "nonlinear operator for pdhg": (call(operator=torch.sin, method="pdhg"), ir.CapabilityError, "'fista'"),
     "cg for a prior that is not quadratic": (call(method="cg"), ir.CapabilityError, "Tikhonov"),
-    "red for a prior that is no denoiser": (call(method="red"), ir.CapabilityError, "denoise.*Methods that accept"),
+    "red for a prior that is no denoiser": (
+        call(method="red"),
+        ir.CapabilityError,
+        "denoise.*Methods that accept",
+    ),
     "hqs without a weight": (call(prior=TV(), method="hqs"), ir.CapabilityError, "Set lam"),
     "prox without a weight": (lambda: TV().prox(X), ir.CapabilityError, r"priors\.TV\(lam=\.\.\.\)"),
     "denoiser that is no function": (lambda: ir.priors.Denoiser(3), ir.DTypeError, "callable"),

@@ -23,7 +23,10 @@ def test_a_batch_equals_its_images_solved_alone_with_different_step_counts(seven
     prior = ir.priors.TV(lam=0.01)
     tol = {"pdhg": 1e-5, "admm": 1e-5, "fista": 1e-4}[method]
     together = ir.solve(y, operator, prior, sigma=sigma, method=method, tol=tol)
-    alone = [ir.solve(y[i : i + 1], operator, prior, sigma=float(sigma[i]), method=method, tol=tol) for i in range(7)]
+    alone = [
+        ir.solve(y[i : i + 1], operator, prior, sigma=float(sigma[i]), method=method, tol=tol)
+        for i in range(7)
+    ]
     assert torch.allclose(together.x, torch.cat([s.x for s in alone]), atol=1e-6, rtol=0)
     assert together.steps.tolist() == [int(s.steps) for s in alone]
     assert len(set(together.steps.tolist())) > 1

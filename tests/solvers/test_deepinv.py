@@ -56,7 +56,9 @@ def test_a_deepinv_physics_is_not_changed_by_a_solve(x):
 def test_a_deepinv_denoiser_and_prior_are_priors(x, rng):
     y = x + 0.05 * torch.randn(x.shape, generator=rng)
     denoiser = dinv.models.TVDenoiser(n_it_max=50)
-    assert float(ir.psnr(ir.solve(y, ir.operators.Identity(), denoiser, sigma=0.05).x, x)) > float(ir.psnr(y, x))
+    assert float(ir.psnr(ir.solve(y, ir.operators.Identity(), denoiser, sigma=0.05).x, x)) > float(
+        ir.psnr(y, x)
+    )
     prior = ir.priors.from_deepinv(dinv.optim.TVPrior(n_it_max=100), lam=0.05)
     ours = ir.solve(y, ir.operators.Identity(), ir.priors.TV(0.05, coupled=False), sigma=0.05).x
     assert torch.allclose(ir.solve(y, ir.operators.Identity(), prior, sigma=0.05).x, ours, atol=2e-2)

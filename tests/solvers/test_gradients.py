@@ -41,7 +41,9 @@ def test_gradient_in_the_measurement_through_unrolled_tv(y, method):
 
     def restored(v):
         prior = ir.priors.TV(lam=0.02, tol=1e-6)
-        solution = ir.solve(v, ir.operators.Blur(KERNEL), prior, sigma=0.1, method=method, max_steps=30, tol=0)
+        solution = ir.solve(
+            v, ir.operators.Blur(KERNEL), prior, sigma=0.1, method=method, max_steps=30, tol=0
+        )
         return solution.x.square().sum()
 
     (grad,) = torch.autograd.grad(restored(y), y)

@@ -60,7 +60,14 @@ def dense_reference(y, operator, lam, steps=6000):
 
 @pytest.mark.parametrize(
     "method",
-    [PDHG(), PDHG(balance=0.02, relaxation=1.0), ADMM(), ADMM(rho=1.0, adapt=False), FISTA(), FISTA(accelerate=False)],
+    [
+        PDHG(),
+        PDHG(balance=0.02, relaxation=1.0),
+        ADMM(),
+        ADMM(rho=1.0, adapt=False),
+        FISTA(),
+        FISTA(accelerate=False),
+    ],
     ids=["pdhg", "pdhg-plain", "admm", "admm-fixed", "fista", "ista"],
 )
 def test_every_convex_method_reaches_the_minimum_of_an_independent_solver(deblurring, method):
@@ -79,7 +86,13 @@ def test_data_step_by_conjugate_gradients_reaches_the_same_minimum(deblurring, p
     operator = ir.operators.Blur(ir.kernels.gaussian(1.0).double(), padding=padding)
     best = objective(dense_reference(y, operator, LAM), y, operator, LAM)
     solution = ir.solve(
-        y, operator, ir.priors.TV(lam=LAM), sigma=0.02, method=PDHG(inner_rtol=1e-12), max_steps=1500, tol=1e-10
+        y,
+        operator,
+        ir.priors.TV(lam=LAM),
+        sigma=0.02,
+        method=PDHG(inner_rtol=1e-12),
+        max_steps=1500,
+        tol=1e-10,
     )
     assert objective(solution.x, y, operator, LAM) == pytest.approx(best, rel=1e-6)
 
@@ -89,7 +102,14 @@ def test_general_fidelity_goes_through_the_dual_and_reaches_the_l2_minimum(deblu
     best = objective(dense_reference(y, operator, LAM), y, operator, LAM)
     ones = ir.fidelity.Weighted(torch.ones_like(y))
     solution = ir.solve(
-        y, operator, ir.priors.TV(lam=LAM), sigma=0.02, fidelity=ones, method="pdhg", max_steps=6000, tol=1e-11
+        y,
+        operator,
+        ir.priors.TV(lam=LAM),
+        sigma=0.02,
+        fidelity=ones,
+        method="pdhg",
+        max_steps=6000,
+        tol=1e-11,
     )
     assert objective(solution.x, y, operator, LAM) == pytest.approx(best, rel=1e-6)
 
@@ -135,7 +155,9 @@ def test_l1_fidelity_ignores_outliers_that_l2_does_not(rng):
     x[..., 8:16, 8:16] = 0.9
     y, _ = ir.corruptions.SaltPepper(0.2)(x, rng)
     identity = ir.operators.Identity()
-    robust = ir.solve(y, identity, ir.priors.TV(lam=0.8), sigma=0.1, fidelity="l1", tol=1e-7, max_steps=3000).x
+    robust = ir.solve(
+        y, identity, ir.priors.TV(lam=0.8), sigma=0.1, fidelity="l1", tol=1e-7, max_steps=3000
+    ).x
     plain = ir.solve(y, identity, ir.priors.TV(lam=0.8), sigma=0.1).x
     assert float(ir.psnr(robust, x)) > 30
     assert float(ir.psnr(robust, x)) > float(ir.psnr(plain, x)) + 10
@@ -147,7 +169,9 @@ def test_poisson_fidelity_minimises_the_negative_log_likelihood(rng):
     y = operator(x)
     prior = ir.priors.TV(lam=1e-4)
     loss = ir.fidelity.Poisson(background=0.01)
-    solution = ir.solve(y, operator, prior, sigma=0.05, fidelity=loss, method="pdhg", max_steps=6000, tol=1e-10)
+    solution = ir.solve(
+        y, operator, prior, sigma=0.05, fidelity=loss, method="pdhg", max_steps=6000, tol=1e-10
+    )
     best = loss.value(operator(solution.x), y) + prior.value(solution.x)
     for _ in range(20):
         nearby = solution.x + 1e-3 * torch.randn(x.shape, generator=rng, dtype=torch.float64)

@@ -49,8 +49,10 @@ def test_the_chosen_weight_is_near_the_best_one(photo, rng):
     y = noisy(photo, 0.08, rng)
     identity = ir.operators.Identity()
     chosen = ir.solve(y, identity, ir.priors.TV(), sigma=0.08)
-    best = max(float(ir.psnr(ir.solve(y, identity, ir.priors.TV(lam), sigma=0.08).x, photo))
-               for lam in torch.logspace(-2.5, 0, 20).tolist())
+    best = max(
+        float(ir.psnr(ir.solve(y, identity, ir.priors.TV(lam), sigma=0.08).x, photo))
+        for lam in torch.logspace(-2.5, 0, 20).tolist()
+    )
     assert float(ir.psnr(chosen.x, photo)) > best - 0.3
 
 
@@ -142,7 +144,12 @@ def test_the_callback_sees_every_step_and_may_stop(photo):
     blur = ir.operators.Blur(ir.kernels.gaussian(1.2))
     seen = []
     solution = ir.solve(
-        blur(photo), blur, ir.priors.TV(0.01), sigma=0.02, tol=0, callback=lambda k, x: seen.append(k) or k == 7
+        blur(photo),
+        blur,
+        ir.priors.TV(0.01),
+        sigma=0.02,
+        tol=0,
+        callback=lambda k, x: seen.append(k) or k == 7,
     )
     assert seen == list(range(1, 8))
     assert solution.status is ir.Status.STOPPED
@@ -167,7 +174,9 @@ def test_divergence_raises_with_the_last_finite_images(photo):
         ir.solve(y, blur, ir.priors.Denoiser(explode), sigma=0.02)
     assert caught.value.solution is not None
     assert bool(torch.isfinite(caught.value.solution.x).all())
-    assert ir.solve(y, blur, ir.priors.Denoiser(explode), sigma=0.02, throw=False).status is ir.Status.DIVERGED
+    assert (
+        ir.solve(y, blur, ir.priors.Denoiser(explode), sigma=0.02, throw=False).status is ir.Status.DIVERGED
+    )
 
 
 def test_the_report_names_method_noise_weight_and_reasons(photo, rng):
