@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module, util
@@ -64,6 +65,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 done, 1 a restoration or training failed, 2 wrong usage or bad input, 130 interrupted.
     """
     arguments = sys.argv[1:] if arguments is None else list(arguments)
+    # Worker threads that wait by spinning take the processor from each other as soon as another program runs;
+    # on two shared cores that made a solve ten times slower. OpenMP reads this when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = app(arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):
