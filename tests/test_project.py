@@ -117,6 +117,12 @@ def test_names_the_readme_uses_exist():
         assert hasattr(invrestore.priors, name)
 
 
+def test_every_formula_that_restore_accepts_is_in_the_readme():
+    table = README[README.index("| Priors") :]
+    for name in set(invrestore.priors.available()) - set(invrestore.networks.available()):
+        assert f"`{name}`" in table
+
+
 def test_every_option_of_the_help_text_for_operators_names_the_catalogue(capsys):
     main(["restore", "--help"])
     shown = " ".join(capsys.readouterr().out.replace("│", " ").split())

@@ -150,7 +150,7 @@ def _priors() -> dict[str, Prior]:
     """Two formulas and the trained denoiser, or a third formula where none is shipped."""
     from invrestore import priors
 
-    third = "denoiser" if "denoiser" in priors.available() else "tikhonov"
+    third = "denoiser" if "denoiser" in priors.available() else "tgv"
     return {name: priors.load(name) for name in ("tv", "wavelet", third)}
 
 

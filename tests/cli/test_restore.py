@@ -41,7 +41,7 @@ def gain(before, after, picture):
     return float(ir.psnr(load_image(after), truth) - ir.psnr(load_image(before), truth))
 
 
-@pytest.mark.parametrize("prior", ["tv", "wavelet", "tikhonov", "wavelet:wavelet=haar,levels=2"])
+@pytest.mark.parametrize("prior", ["tv", "wavelet", "tgv", "tikhonov", "wavelet:wavelet=haar,levels=2"])
 def test_deblurring_gains_and_says_what_was_chosen(run, picture, blurred, tmp_path, prior):
     result = run("restore", blurred, "-o", tmp_path / "x.png", *BLUR, "--prior", prior)
     assert result.code == 0, result
