@@ -21,6 +21,7 @@ __all__ = [
     "check_rng",
     "check_shape",
     "check_sigma",
+    "check_step",
     "check_tensor",
     "expand",
 ]
@@ -125,6 +126,16 @@ def check_nonnegative(where: str, name: str, value: PerImage | None, *, positive
     elif math.isfinite(value) and (value > 0 if positive else value >= 0):
         return
     raise RangeError(where, expected=f"{name} {rule} and finite", found=str(value))
+
+
+def check_step(where: str, step: PerImage) -> None:
+    """Raise unless ``step`` is >= 0; the values of a tensor on another device than the CPU are not looked at.
+
+    Loops call this at every step, and a look would make the host wait for the device.
+    """
+    if isinstance(step, torch.Tensor) and step.device.type != "cpu":
+        return
+    check_nonnegative(where, "step", step)
 
 
 def check_sigma(where: str, sigma: PerImage | None) -> None:

@@ -101,7 +101,7 @@ class UnknownNameError(InvrestoreError, LookupError):
         >>> raise UnknownNameError.suggest("solve", "prior", "tvv", ["tv", "tikhonov"])
         Traceback (most recent call last):
         ...
-        invrestore.errors.UnknownNameError: solve: expected a prior out of 'tikhonov', 'tv', got 'tvv'. Did you mean 'tv'?
+        invrestore.errors.UnknownNameError: solve: expected a prior out of 'tikhonov', 'tv', got 'tvv'. Did you mean ...
     """
 
     @classmethod

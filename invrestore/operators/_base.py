@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 
-from invrestore._checks import check_nonnegative, check_shape, check_tensor, expand
+from invrestore._checks import check_shape, check_step, check_tensor, expand
 from invrestore._types import PerImage, Shape, Tensor
 from invrestore.errors import CapabilityError, ShapeError
 
@@ -295,7 +295,7 @@ class LinearOperator(Operator):
             RangeError: ``step`` is negative or not finite.
         """
         where = f"{self.name}.prox"
-        check_nonnegative(where, "step", step)
+        check_step(where, step)
         return self.data_step(self._check_output(y, where))(self._check_input(z, where), step)
 
     def pinv(self, y: Tensor) -> Tensor:

@@ -168,6 +168,11 @@ class _Plan:
     grid: tuple[int, int]
 
 
+def _is_host_number(value: Tensor) -> bool:
+    """Whether ``value`` is one constant whose reading costs no synchronisation."""
+    return value.numel() == 1 and value.device.type == "cpu" and not value.requires_grad
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Blur(LinearOperator):
     """Convolution ``y = k * x``, true to the word: the kernel is flipped, and centred at (kh // 2, kw // 2).
@@ -441,24 +446,21 @@ class Blur(LinearOperator):
         transfer = self._transfer(self._plan(size), y.dtype)
         back = torch.fft.rfft2(y) * transfer.conj()
         power = transfer.real.square() + transfer.imag.square()
-        last: list[tuple[float, Tensor, Tensor]] = []
-
-        def terms(step: float) -> tuple[Tensor, Tensor]:
-            """``1 / (1 + step |K|^2)`` and ``step conj(K) Y`` times it as real pairs, kept while step is."""
-            if not last or last[0][0] != step:
-                weight = (1 + step * power).reciprocal_().unsqueeze(-1)
-                last[:] = [(step, weight.repeat(1, 1, 1, 1, 2), torch.view_as_real(back) * (step * weight))]
-            return last[0][1], last[0][2]
+        differentiable = back.requires_grad
 
         def step_from(z: Tensor, step: PerImage) -> Tensor:
             spectrum = torch.fft.rfft2(z)
-            if isinstance(step, torch.Tensor) or spectrum.requires_grad or back.requires_grad:
-                s = expand(step, z)
+            s = float(step) if isinstance(step, torch.Tensor) and _is_host_number(step) else expand(step, z)
+            if differentiable or spectrum.requires_grad or (isinstance(s, torch.Tensor) and s.requires_grad):
                 spectrum = (spectrum + s * back) / (1 + s * power)
             else:
-                weight, offset = terms(float(step))
                 # In place on the fresh spectrum: new memory costs more here than the arithmetic.
-                torch.view_as_real(spectrum).mul_(weight).add_(offset)
+                if isinstance(s, torch.Tensor):
+                    spectrum.addcmul_(back, s.to(spectrum.dtype))
+                else:
+                    spectrum.add_(back, alpha=s)
+                weight = (1 + s * power).reciprocal_().unsqueeze(-1)
+                torch.view_as_real(spectrum).mul_(weight.repeat(1, 1, 1, 1, 2))
             x: Tensor = torch.fft.irfft2(spectrum, s=size)
             return x
 

@@ -68,6 +68,10 @@ class Denoiser(Prior):
         where = f"{self.name}.denoise"
         check_image(where, x)
         check_sigma(where, sigma)
+        return self._denoise(x, sigma)
+
+    def _denoise(self, x: Tensor, sigma: PerImage) -> Tensor:
+        """``denoise`` without a look at the values, which would make a loop wait for the device."""
         if self.ensemble == 1:
             return self._call(x, sigma)
         total = torch.zeros_like(x)
@@ -101,7 +105,7 @@ class Denoiser(Prior):
         """``denoise(v, sqrt(lam * step))``: the prox variance of a Gaussian denoiser is lam * step."""
         variance = self.weight * step
         strength = variance.sqrt() if isinstance(variance, torch.Tensor) else variance**0.5
-        return self.denoise(v, strength)
+        return self._denoise(v, strength)
 
     def first_lam(self, sigma: Tensor) -> Tensor:
         """0.23 sigma^2."""

@@ -15,6 +15,7 @@ from invrestore._checks import (
     check_image,
     check_nonnegative,
     check_sigma,
+    check_step,
 )
 from invrestore._types import PerImage, Tensor
 from invrestore.errors import CapabilityError
@@ -171,7 +172,7 @@ class LowRank(Prior):
         """Soft-thresholded singular values; for "nonlocal" ``denoise(v, sqrt(lam * step))``."""
         where = f"{self.name}.prox"
         check_image(where, v, "v")
-        check_nonnegative(where, "step", step)
+        check_step(where, step)
         check_batch_tensor(where, "step", step, v.shape[0])
         check_batch_tensor(where, "lam", self.weight, v.shape[0])
         level = self.weight * step

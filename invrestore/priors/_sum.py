@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from invrestore._checks import check_batch_tensor, check_image, check_nonnegative, expand
+from invrestore._checks import check_batch_tensor, check_image, check_nonnegative, check_step, expand
 from invrestore._types import PerImage, Tensor
 from invrestore.errors import DTypeError, RangeError
 from invrestore.priors._base import Capability, Prior
@@ -110,7 +110,7 @@ class PriorSum(Prior):
         """argmin_x step * value(x) + 1/2 ||x - v||^2, to the gap of the TV in TV + Box, else to ``tol``."""
         v = self._check("prox", Capability.PROX, v, "v")
         where = f"{self.name}.prox"
-        check_nonnegative(where, "step", step)
+        check_step(where, step)
         check_batch_tensor(where, "step", step, v.shape[0])
         factor, terms = self._terms()
         step = factor * step

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 
 import torch
 
-from invrestore._checks import check_batch_tensor, check_image, check_nonnegative, expand
+from invrestore._checks import check_batch_tensor, check_image, check_nonnegative, check_step, expand
 from invrestore._types import PerImage, Shape, Tensor
 from invrestore.operators import Gradient, LinearOperator
 from invrestore.priors._base import Capability, Prior
@@ -117,7 +117,7 @@ class TGV(Prior):
         """argmin_x step * lam * TGV(x) + 1/2 ||x - v||^2, to the relative gap ``tol``."""
         where = f"{self.name}.prox"
         v = check_image(where, v, "v")
-        check_nonnegative(where, "step", step)
+        check_step(where, step)
         check_batch_tensor(where, "step", step, v.shape[0])
         check_batch_tensor(where, "lam", self.lam, v.shape[0])
         work = v if v.dtype == torch.float64 else v.float()

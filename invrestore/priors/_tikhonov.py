@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 import torch
 
-from invrestore._checks import check_batch_tensor, check_choice, check_image, check_nonnegative, expand
+from invrestore._checks import check_batch_tensor, check_choice, check_image, check_step, expand
 from invrestore._types import PerImage, Tensor
 from invrestore.errors import DTypeError
 from invrestore.operators import Gradient, LinearOperator
@@ -90,7 +90,7 @@ class Tikhonov(Prior):
         """``(I + step lam K^H K)^{-1} v``."""
         v = self._checked("prox", v, "v")
         where = f"{self.name}.prox"
-        check_nonnegative(where, "step", step)
+        check_step(where, step)
         check_batch_tensor(where, "step", step, v.shape[0])
         weight = expand(self.weight * step, v)
         K = self._map

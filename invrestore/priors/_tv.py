@@ -16,6 +16,7 @@ from invrestore._checks import (
     check_image,
     check_nonnegative,
     check_shape,
+    check_step,
     expand,
 )
 from invrestore._types import PerImage, Shape, Tensor
@@ -190,7 +191,7 @@ class TV(Prior):
         box: Box | None = None,
     ) -> tuple[Tensor, Tensor]:
         v = check_image(where, v, "v")
-        check_nonnegative(where, "step", step)
+        check_step(where, step)
         check_batch_tensor(where, "step", step, v.shape[0])
         check_batch_tensor(where, "lam", self.lam, v.shape[0])
         work = v if v.dtype == torch.float64 else v.float()

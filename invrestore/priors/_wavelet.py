@@ -14,9 +14,9 @@ from invrestore._checks import (
     check_choice,
     check_count,
     check_image,
-    check_nonnegative,
     check_shape,
     check_sigma,
+    check_step,
     check_tensor,
     expand,
 )
@@ -138,7 +138,7 @@ class Wavelet(Prior):
 
     def _checked(self, where: str, x: Tensor, step: PerImage = 1.0) -> Tensor:
         x = check_image(where, x, "x" if where.endswith("value") else "v")
-        check_nonnegative(where, "step", step)
+        check_step(where, step)
         check_batch_tensor(where, "step", step, x.shape[0])
         check_batch_tensor(where, "lam", self.lam, x.shape[0])
         return x

@@ -24,7 +24,6 @@ class ADMMState(State):
         v: The copy that fits the prior, (B, C, H, W).
         u: Scaled dual variable, (B, C, H, W).
         rho: Penalty of each image, (B,).
-        gap: ||x - v|| / ||v|| and the scaled dual residual, the larger one, (B,).
         dual: What the prox of the prior keeps from one step to the next.
         count: Steps taken.
     """
@@ -32,7 +31,6 @@ class ADMMState(State):
     v: Tensor
     u: Tensor
     rho: Tensor
-    gap: Tensor
     dual: Tensor | None
     count: int
 
@@ -91,7 +89,7 @@ class ADMM(Solver[ADMMState]):
             rho = lam / problem.sigma.clamp_min(5 / 255).square() * one
         else:
             rho = self.scale * torch.where(lam > 0, lam, torch.ones_like(lam)) * one
-        return ADMMState(x, x, torch.zeros_like(x), rho.detach(), torch.full_like(one, torch.inf), None, 0)
+        return ADMMState(x, x, torch.zeros_like(x), rho.detach(), None, 0)
 
     def resume(self, problem: Problem, state: ADMMState) -> ADMMState:
         """A fresh start at the image reached, with the dual of the prior's prox."""
@@ -104,18 +102,15 @@ class ADMM(Solver[ADMMState]):
         v, dual = problem.prior.prox_from(x + state.u, 1 / rho, state.dual)
         u = state.u + x - v
         count = state.count + 1
-        factor = None
-        with torch.no_grad():
-            primal, moved = relative_change(x, v), relative_change(state.v, v)
-            gap = torch.maximum(primal, moved)
-            if self.adapt and problem.prior.is_convex and count <= 100 and count % 10 == 0:
+        if self.adapt and problem.prior.is_convex and count <= 100 and count % 10 == 0:
+            with torch.no_grad():
+                primal, moved = relative_change(x, v), relative_change(state.v, v)
                 factor = torch.where(primal > 5 * moved, 2.0, torch.where(moved > 5 * primal, 0.5, 1.0)).to(
                     rho
                 )
-        if factor is not None:
             rho, u = rho * factor, u / expand(factor, u)
-        return ADMMState(x, v, u, rho, gap, dual, count)
+        return ADMMState(x, v, u, rho, dual, count)
 
     def change(self, old: ADMMState, new: ADMMState) -> Tensor:
         """Larger of the relative primal and dual residuals."""
-        return new.gap
+        return torch.maximum(relative_change(new.x, new.v), relative_change(old.v, new.v))
