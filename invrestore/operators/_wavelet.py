@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from importlib import resources
 from operator import index
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -25,9 +25,21 @@ if TYPE_CHECKING:
 
 __all__ = ["WaveletTransform", "approximation_shape", "map_details", "shift_offsets", "wavelet_names"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 # Axes up to this length are transformed by one dense matrix: below it, the product costs no more than the
 # banded one with its periodic padding.
 _DENSE_UP_TO = 128
+
+
+def _constant_when_compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Tell ``torch.compile`` to run ``function`` while tracing and keep its result.
+
+    What ``torch.compiler.assume_constant_result`` does, which would load the whole compiler at import.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
 
 
 @functools.lru_cache(maxsize=1)
@@ -181,7 +193,7 @@ def _block_matrices(wavelet: str) -> tuple[tuple[Array, int], tuple[Array, int]]
     return (analysis, 1 - half), (synthesis, start)
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant_when_compiled
 def _axis(wavelet: str, n: int, dtype: torch.dtype, device: torch.device) -> _Axis:
     return _make_axis(wavelet, n, dtype, device)
 
@@ -279,7 +291,7 @@ def _working(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@_constant_when_compiled
 def default_levels(wavelet: str, height: int, width: int) -> int:
     """Levels until the filter is longer than the shorter axis, at least 1 (PyWavelets' ``dwt_max_level``)."""
     sides = [n for n in (height, width) if n > 1]

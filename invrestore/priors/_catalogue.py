@@ -23,7 +23,7 @@ def _makers() -> dict[str, Callable[[], Prior]]:
         "tgv": TGV,
         "tikhonov": lambda: Tikhonov(operator="gradient"),
         "tv": TV,
-        "wavelet": Wavelet,
+        "wavelet": lambda: Wavelet(shifts=4),
     }
     return classical | {name: trained(name) for name in networks.available()}
 

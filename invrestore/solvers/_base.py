@@ -80,6 +80,10 @@ class Solver(ABC, Generic[S]):
     def step(self, problem: Problem, state: S) -> S:
         """One iteration for all images."""
 
+    def answer(self, problem: Problem, state: S) -> Tensor:
+        """Images to return for the state reached."""
+        return state.x
+
     def is_direct(self, problem: Problem) -> bool:
         """Whether a single step gives the answer, so that there is nothing to converge."""
         return False

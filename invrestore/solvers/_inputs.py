@@ -176,10 +176,11 @@ def as_sigma(sigma: PerImage | None, y: Tensor, operator: Operator, notes: list[
     """
     check_sigma("solve", sigma)
     check_batch_tensor("solve", "sigma", sigma, y.shape[0])
-    if sigma is None:
+    rounds = isinstance(operator, Quantize | JPEG)
+    if sigma is None or (rounds and bool((torch.as_tensor(sigma) == 0).all())):
         with torch.no_grad():
             found = operator.estimate_sigma(y.detach()).to(y)
-        notes.append("sigma: estimated from y.")
+        notes.append("sigma: the operator's rounding error." if rounds else "sigma: estimated from y.")
         # Far below what 8 bits resolve; keeps the noise model from becoming a constraint nobody asked for.
         return found.clamp_min(1e-4)
     values = torch.as_tensor(sigma, dtype=y.dtype, device=y.device).expand(y.shape[0])

@@ -121,7 +121,15 @@ def run(
         status = Status.MAX_STEPS
     if tol == 0:
         converged = ~diverged
-    return Outcome(state, state.x, status, steps, converged, history.rows(), time.perf_counter() - began)
+    return Outcome(
+        state,
+        solver.answer(problem, state),
+        status,
+        steps,
+        converged,
+        history.rows(),
+        time.perf_counter() - began,
+    )
 
 
 class _History:

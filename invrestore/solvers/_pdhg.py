@@ -9,6 +9,7 @@ import torch
 
 from invrestore._checks import expand
 from invrestore._types import Tensor
+from invrestore.fidelity import Interval
 from invrestore.priors import Capability
 from invrestore.solvers._base import Solver, State
 from invrestore.solvers._problem import Problem
@@ -154,6 +155,13 @@ class PDHG(Solver[PDHGState]):
         if problem.exact:
             return v - s * problem.y
         return v - s * problem.fidelity.prox(v / s, problem.y, 1 / step)
+
+    def answer(self, problem: Problem, state: PDHGState) -> Tensor:
+        """The image; put back onto a constraint of the data, which the relaxation may step beyond."""
+        hard = problem.exact or isinstance(problem.fidelity, Interval)
+        if hard and self._primal_data(problem):
+            return problem.data_prox(state.x, 0.0)
+        return state.x
 
     def change(self, old: PDHGState, new: PDHGState) -> Tensor:
         """Largest relative change among the image and its duals."""

@@ -63,7 +63,7 @@ def choose_lam(
     0.6 to 0.8 was best for 5 and 9 levels on training photos and faces).
 
     The search brackets the minimum (or the root) in log lam with factors of 2, every image on its own, warm
-    starting each solve, and ends with a parabola (or secant) through the last three (two) points.
+    starting each solve, halves the last factor, and ends with a parabola (or secant) through the nearest points.
 
     Args:
         solver: Method that minimises for a given weight.
@@ -168,7 +168,7 @@ Objective = Callable[[Tensor, Tensor], Tensor]
 
 
 def _bracketed_minimum(f: Objective, start: Tensor, *, factor: float = 2.0, rounds: int = 10) -> Tensor:
-    """Minimum of f near ``start``, elementwise: walk downhill in steps of log(factor), then fit a parabola."""
+    """Minimum of f near ``start``, elementwise: walk downhill in steps of log(factor), halve, fit a parabola."""
     h = math.log(factor)
     left, middle, right = start - h, start, start + h
     everyone = torch.ones_like(start, dtype=torch.bool)
@@ -192,9 +192,16 @@ def _bracketed_minimum(f: Objective, start: Tensor, *, factor: float = 2.0, roun
             torch.where(go_left, f_left, torch.where(go_right, f_right, f_middle)),
             torch.where(go_left, f_middle, torch.where(go_right, value, f_right)),
         )
-    bend = f_left - 2 * f_middle + f_right
-    shift = 0.5 * h * (f_left - f_right) / bend
-    return middle + torch.where(bend > 0, shift.clamp(-h, h), torch.zeros_like(shift))
+    # Halve the spacing around the lowest point: a parabola through factors of 2 can miss by a third.
+    half = h / 2
+    near_left, near_right = f(middle - half, everyone), f(middle + half, everyone)
+    points = torch.stack([f_left, near_left, f_middle, near_right, f_right])
+    lowest = points[1:4].argmin(0) + 1
+    below, lowest_value, above = (points.gather(0, (lowest + k)[None])[0] for k in (-1, 0, 1))
+    centre = middle + (lowest - 2) * half
+    bend = below - 2 * lowest_value + above
+    shift = 0.5 * half * (below - above) / bend
+    return centre + torch.where(bend > 0, shift.clamp(-half, half), torch.zeros_like(shift))
 
 
 def _bracketed_root(f: Objective, start: Tensor, *, factor: float = 3.0, rounds: int = 12) -> Tensor:

@@ -65,6 +65,14 @@ def test_quantised_pictures_get_better_inside_their_intervals(photo):
     assert bool(((solution.x >= lower - 1e-5) & (solution.x <= upper + 1e-5)).all())
 
 
+def test_no_noise_on_rounded_data_means_rounding_error_only(photo):
+    for operator in (ir.operators.Quantize(5), ir.operators.JPEG(10)):
+        y = operator(photo)
+        silent, told = ir.solve(y, operator, "tv"), ir.solve(y, operator, "tv", sigma=0.0)
+        assert torch.equal(silent.x, told.x)
+        assert "rounding error" in str(told)
+
+
 def test_small_and_gray_measurements_become_full_images(photo, rng):
     down = ir.operators.Downsample(2)
     solution = ir.solve(noisy(down(photo), 0.01, rng), down, "tv")
