@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -141,6 +142,11 @@ def solve(
         check_count("solve", "max_steps", max_steps)
     check_nonnegative("solve", "tol", tol)
     physics = as_operator(operator)
+    given = y.dtype
+    if given in (torch.bfloat16, torch.float16):
+        # Eight or eleven bits of mantissa cannot carry a few hundred small steps.
+        y, physics = y.float(), physics.to(torch.float32)
+        notes.append(f"y: iterated in float32, returned in {given}.")
     input_shape = check_measurement(y, physics)
     model = as_prior(prior)
     check_batch_tensor("solve", "lam", model.lam, y.shape[0])
@@ -190,7 +196,8 @@ def solve(
                 callback=callback,
                 progress=tick,
             )
-    return _finish(solver, problem, outcome, notes, time.perf_counter() - began, throw)
+    solution = _finish(solver, problem, outcome, notes, time.perf_counter() - began, throw)
+    return dataclasses.replace(solution, x=solution.x.to(given))
 
 
 def _finish(

@@ -223,7 +223,7 @@ def test_every_method_name_is_a_solver_class():
         assert issubclass(cls, ir.Solver)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
 def test_the_floating_type_is_kept(photo, dtype):
     blur = ir.operators.Blur(ir.kernels.gaussian(1.2))
     for prior in ("tv", "wavelet"):
