@@ -36,8 +36,7 @@ def tiled(
         x: Noisy images (B, C, H, W) in [0, 1]; images no larger than one tile are passed on whole.
         sigma: Noise level as the network takes it: float, (), (B,) or (B, 1, H, W); a map is cut along.
         tile: Side of a tile in pixels, a multiple of 32.
-        overlap: Pixels that neighbours share, a multiple of 32 below tile. It should cover the network's
-            receptive field on one side; 64 does for the networks here.
+        overlap: Pixels that neighbours share, a multiple of 32 below tile.
 
     Returns:
         Tensor like x.
