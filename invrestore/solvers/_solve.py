@@ -161,7 +161,7 @@ def solve(
         for t in (y, *physics.tensors(), *model.tensors(), *([start] if start is not None else []))
     )
     with nullcontext() if differentiate else torch.no_grad():
-        noise = as_sigma(sigma, y, physics, notes)
+        noise = as_sigma(sigma, y, physics, model, notes)
         exact = bool((noise == 0).all())
         physics, misfit = as_fidelity(fidelity, y, physics, model, exact, notes)
         problem = Problem(y, physics, misfit, model, noise, input_shape, exact)
@@ -242,8 +242,9 @@ def _pick_solver(method: object, problem: Problem, max_steps: int | None, notes:
         notes.append(f"method: {method!r}, because {reason}.")
     if method not in METHODS:
         raise UnknownNameError.suggest("solve", "method", method, ["auto", *METHODS])
-    if method == "hqs" and max_steps is not None:
-        return HQS(steps=max_steps)
+    if method == "hqs":
+        # Missing data are filled from their borders inwards, which takes more steps than sharpening does.
+        return HQS(steps=max_steps or (24 if problem.exact else 8))
     return METHODS[method]()
 
 
