@@ -39,12 +39,13 @@ class HQS(Solver[HQSState]):
         z_k = prox_{lam g / rho_k}(x_k)          for a denoiser prior: strength s_k = sqrt(lam / rho_k)
 
     The strengths s_k fall geometrically from ``first`` to the noise level sigma (at least ``floor``), and
-    rho_k = lam / s_k^2. The answer is z_K, or x_K when the data are exact. The step count is fixed: there is
-    no objective that all steps minimise, and none is reported as if there were.
+    rho_k = lam / s_k^2. The answer is z_K, put back onto the data when they are exact. The step count is fixed:
+    there is no objective that all steps minimise, and none is reported as if there were.
 
     Args:
         first: First strength, in units of the image range.
         floor: Smallest last strength.
+        steps: K, the number of steps the schedule is spread over.
 
     Reference:
         Geman and Yang (1995); Zhang et al. (2021) (DPIR) for the schedule from 49/255 to sigma in 8 steps.

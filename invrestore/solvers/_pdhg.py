@@ -38,7 +38,7 @@ class PDHGState(State):
 
 @dataclasses.dataclass(frozen=True)
 class PDHG(Solver[PDHGState]):
-    """Chambolle-Pock iterations, in the form of Condat and Vu where a gradient is used.
+    """Over-relaxed Chambolle-Pock iterations, without inner iterations on the prior.
 
     Problem: min_x F(x) + h(K x) + d(A x), where K is the prior's linear map (TV: the gradient) and the data
     enter in the first of two ways that applies:
