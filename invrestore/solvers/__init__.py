@@ -3,6 +3,7 @@
 from invrestore.solvers._admm import ADMM
 from invrestore.solvers._base import Solver, State
 from invrestore.solvers._cg import CG
+from invrestore.solvers._diffpir import DiffPIR
 from invrestore.solvers._direct import Direct
 from invrestore.solvers._fista import FISTA
 from invrestore.solvers._gradient import GradientDescent
@@ -21,6 +22,7 @@ __all__ = [
     "METHODS",
     "PDHG",
     "RED",
+    "DiffPIR",
     "Direct",
     "GradientDescent",
     "Problem",

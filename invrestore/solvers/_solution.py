@@ -59,6 +59,7 @@ class Solution:
         seconds: Wall time.
         choices: One sentence for each thing ``solve`` chose, with its reason.
         z: Latent vectors, for latent priors.
+        samples: Posterior samples, (B, S, C, H, W), where ``solve`` was asked for them; ``x`` is then their mean.
     """
 
     x: Tensor
@@ -72,6 +73,12 @@ class Solution:
     seconds: float
     choices: tuple[str, ...] = ()
     z: Tensor | None = None
+    samples: Tensor | None = None
+
+    @property
+    def std(self) -> Tensor | None:
+        """Standard deviation of the samples in each pixel and channel, (B, C, H, W); None without samples."""
+        return None if self.samples is None else self.samples.std(1)
 
     def __str__(self) -> str:
         lines = [
@@ -87,6 +94,9 @@ class Solution:
             lines.append(f"misfit |A x - y| (rms) = {_span(self.history['misfit'][-1])}")
         if "psnr" in self.history and len(self.history["psnr"]):
             lines.append(f"PSNR = {_span(self.history['psnr'][-1])} dB")
+        if self.samples is not None:
+            spread = self.samples.var(1).flatten(1).mean(1).sqrt()
+            lines.append(f"{self.samples.shape[1]} samples, standard deviation (rms) = {_span(spread)}")
         lines.extend(f"- {choice}" for choice in self.choices)
         return "\n".join(lines)
 
@@ -116,6 +126,8 @@ class Solution:
             tensors["lam"] = self.lam
         if self.z is not None:
             tensors["z"] = self.z
+        if self.samples is not None:
+            tensors["samples"] = self.samples
         meta = {
             "status": self.status.name,
             "method": self.method,

@@ -26,6 +26,7 @@ from invrestore.priors import Capability, Prior, Tikhonov
 from invrestore.solvers._admm import ADMM
 from invrestore.solvers._base import Solver
 from invrestore.solvers._cg import CG
+from invrestore.solvers._diffpir import DiffPIR, DiffPIRState
 from invrestore.solvers._direct import Direct
 from invrestore.solvers._fista import FISTA
 from invrestore.solvers._gradient import GradientDescent
@@ -48,7 +49,7 @@ from invrestore.solvers._weight import choose_lam
 __all__ = ["METHODS", "solve", "solvers_for"]
 
 METHODS: dict[str, type[Solver[Any]]] = {
-    cls.name: cls for cls in (FISTA, PDHG, ADMM, HQS, RED, CG, GradientDescent, Direct)
+    cls.name: cls for cls in (FISTA, PDHG, ADMM, HQS, DiffPIR, RED, CG, GradientDescent, Direct)
 }
 """``method=`` to solver class."""
 
@@ -80,6 +81,7 @@ def solve(
     init: Tensor | None = None,
     truth: Tensor | None = None,
     restarts: int = 1,
+    samples: int | None = None,
     rng: torch.Generator | None = None,
     progress: bool | None = None,
     callback: Callback | None = None,
@@ -109,7 +111,10 @@ def solve(
         init: Start images, (B, C, H, W); None takes a cheap one made from ``y``.
         truth: True images, (B, C, H, W), to record PSNR at every step.
         restarts: Starts of a latent search; other methods have one start.
-        rng: Source of randomness for methods that draw numbers; none of the classical ones does.
+        samples: Posterior samples of each image, at least 2, from a denoiser prior: the solution then holds them, their
+            mean as ``x`` and their standard deviation. None: one answer.
+        rng: Source of randomness for methods that draw numbers, on any device; None is one seeded with 0. None of
+            the classical methods draws any.
         progress: Show a progress bar.
         callback: ``callback(step, x)`` after every step; a true answer stops.
         throw: Raise ConvergenceError when an iterate is not finite; otherwise the status says so.
@@ -123,7 +128,7 @@ def solve(
         DeviceError: Tensors live on different devices.
         RangeError: A number is out of range or not finite.
         UnknownNameError: No prior, method or fidelity of that name.
-        CapabilityError: The method cannot handle this operator, fidelity or prior.
+        CapabilityError: The method cannot handle this operator, fidelity or prior, or draws no samples.
         ConvergenceError: The iteration diverged and ``throw`` is True; carries the solution so far.
 
     Example:
@@ -138,6 +143,8 @@ def solve(
     y = as_measurement(y, notes)
     check_rng("solve", rng)
     check_count("solve", "restarts", restarts)
+    if samples is not None:
+        check_count("solve", "samples", samples, least=2)
     if max_steps is not None:
         check_count("solve", "max_steps", max_steps)
     check_nonnegative("solve", "tol", tol)
@@ -165,7 +172,10 @@ def solve(
         exact = bool((noise == 0).all())
         physics, misfit = as_fidelity(fidelity, y, physics, model, exact, notes)
         problem = Problem(y, physics, misfit, model, noise, input_shape, exact)
-        solver = _pick_solver(method, problem, max_steps, notes)
+        solver = _pick_solver(method, problem, max_steps, samples, notes)
+        if isinstance(solver, DiffPIR) and rng is not None:
+            seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
+            solver = dataclasses.replace(solver, seed=seed)
         solver.check(problem)
         if restarts > 1:
             raise CapabilityError(
@@ -174,7 +184,7 @@ def solve(
                 found=f"restarts={restarts}",
                 remedy="Restarts belong to latent priors.",
             )
-        limit = max_steps or (solver.steps if isinstance(solver, HQS) else solver.default_steps)
+        limit = max_steps or (solver.steps if isinstance(solver, HQS | DiffPIR) else solver.default_steps)
         tolerance = solver.default_tol if tol is None else float(tol)
         x0 = _start(problem) if start is None else start
 
@@ -197,7 +207,8 @@ def solve(
                 progress=tick,
             )
     solution = _finish(solver, problem, outcome, notes, time.perf_counter() - began, throw)
-    return dataclasses.replace(solution, x=solution.x.to(given))
+    drawn = None if solution.samples is None else solution.samples.to(given)
+    return dataclasses.replace(solution, x=solution.x.to(given), samples=drawn)
 
 
 def _finish(
@@ -217,6 +228,7 @@ def _finish(
         history=outcome.history,
         seconds=seconds,
         choices=tuple(notes),
+        samples=outcome.state.samples if isinstance(outcome.state, DiffPIRState) else None,
     )
     if outcome.status is Status.DIVERGED and throw:
         error = ConvergenceError(
@@ -231,13 +243,22 @@ def _finish(
     return solution
 
 
-def _pick_solver(method: object, problem: Problem, max_steps: int | None, notes: list[str]) -> Solver[Any]:
+def _pick_solver(
+    method: object, problem: Problem, max_steps: int | None, samples: int | None, notes: list[str]
+) -> Solver[Any]:
     """The solver asked for, or the first that suits what operator, fidelity and prior declare."""
+    if samples is not None:
+        _check_draws_samples(method, problem)
+    if isinstance(method, DiffPIR) and samples is not None:
+        return dataclasses.replace(method, samples=samples)
     if isinstance(method, Solver):
         return method
     if not isinstance(method, str):
         raise DTypeError("solve", expected="method as a name or a Solver", found=type(method).__name__)
-    if method == "auto":
+    if method == "auto" and samples is not None:
+        method = "diffpir"
+        notes.append("method: 'diffpir', because samples were asked for.")
+    elif method == "auto":
         method, reason = _auto(problem)
         notes.append(f"method: {method!r}, because {reason}.")
     if method not in METHODS:
@@ -245,7 +266,29 @@ def _pick_solver(method: object, problem: Problem, max_steps: int | None, notes:
     if method == "hqs":
         # Missing data are filled from their borders inwards, which takes more steps than sharpening does.
         return HQS(steps=max_steps or (24 if problem.exact else 8))
+    if method == "diffpir":
+        return DiffPIR(samples=samples or DiffPIR.samples, steps=max_steps or DiffPIR.steps)
     return METHODS[method]()
+
+
+def _check_draws_samples(method: object, problem: Problem) -> None:
+    """Raise CapabilityError where samples are asked of a prior or a method that has none to give."""
+    if not problem.prior.can(Capability.DENOISE):
+        raise CapabilityError(
+            "solve(samples=...)",
+            expected="a denoiser prior",
+            found=f"priors.{problem.prior.name}",
+            remedy="Take 'denoiser', or priors.Denoiser(network); other priors have one answer.",
+        )
+    if isinstance(method, Solver):
+        method = method.name
+    if isinstance(method, str) and method in METHODS and method != DiffPIR.name:
+        raise CapabilityError(
+            f"solve(method={method!r}, samples=...)",
+            expected=f"a method that samples: {DiffPIR.name!r}, or 'auto'",
+            found=repr(method),
+            remedy="Leave samples out for a single answer.",
+        )
 
 
 def _auto(problem: Problem) -> tuple[str, str]:
