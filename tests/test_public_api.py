@@ -54,7 +54,8 @@ def test_every_public_class_and_function_has_a_docstring():
 def test_solve_has_the_documented_signature():
     names = list(inspect.signature(ir.solve).parameters)
     assert names == [
-        "y", "operator", "prior", "sigma", "fidelity", "method", "max_steps", "tol", "init", "truth", "restarts", "rng",
+        "y", "operator", "prior", "sigma", "fidelity", "method", "max_steps", "tol", "init", "truth", "restarts",
+        "samples", "rng",
         "progress", "callback", "throw",
     ]  # fmt: skip
 
