@@ -80,6 +80,10 @@ class Solver(ABC, Generic[S]):
     def step(self, problem: Problem, state: S) -> S:
         """One iteration for all images."""
 
+    def denoiser_lam(self, problem: Problem) -> Tensor:
+        """Weight of a denoiser prior for each image, (B,), where the caller gave none."""
+        return problem.prior.first_lam(problem.sigma)
+
     def answer(self, problem: Problem, state: S) -> Tensor:
         """Images to return for the state reached."""
         return state.x

@@ -45,6 +45,7 @@ class HQS(Solver[HQSState]):
     Args:
         first: First strength, in units of the image range.
         floor: Smallest last strength.
+        weight: lam / sigma^2 for a denoiser prior without a weight; larger smooths more.
         steps: K, the number of steps the schedule is spread over.
 
     Reference:
@@ -53,6 +54,7 @@ class HQS(Solver[HQSState]):
 
     first: float = 49 / 255
     floor: float = 1 / 255
+    weight: float = 0.23
 
     name: ClassVar[str] = "hqs"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.PROX})
@@ -78,6 +80,10 @@ class HQS(Solver[HQSState]):
             and not problem.exact
             and problem.prior.can(Capability.DENOISE)
         )
+
+    def denoiser_lam(self, problem: Problem) -> Tensor:
+        """``weight`` sigma^2."""
+        return self.weight * problem.sigma.square()
 
     def init(self, problem: Problem, x: Tensor) -> HQSState:
         """Start at ``x``."""

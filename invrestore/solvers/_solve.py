@@ -339,8 +339,10 @@ def _weigh(
         # A constraint leaves nothing to weigh: any positive number gives the same minimiser.
         return problem.with_prior(prior.with_lam(1.0)), None
     if prior.can(Capability.DENOISE):
-        notes.append("lam: 0.23 sigma^2, the usual weight of a denoiser prior.")
-        return problem.with_prior(prior.with_lam(prior.first_lam(problem.sigma))), None
+        lam = solver.denoiser_lam(problem)
+        share = float((lam / problem.sigma.square()).mean())
+        notes.append(f"lam: {share:.3g} sigma^2, the weight that {solver.name!r} takes for a denoiser.")
+        return problem.with_prior(prior.with_lam(lam)), None
     if isinstance(solver, HQS):
         raise CapabilityError(
             "solve(method='hqs')",
