@@ -13,7 +13,14 @@ from torch.nn import functional as F
 from invrestore._checks import check_count, check_device, check_image
 from invrestore.errors import RangeError, ShapeError
 
-__all__ = ["DenoiserNetwork", "ResidualBlock", "conv3x3", "noise_map", "pad_to_multiple"]
+__all__ = [
+    "DenoiserNetwork",
+    "ResidualBlock",
+    "conv3x3",
+    "initialise_normal",
+    "noise_map",
+    "pad_to_multiple",
+]
 
 
 class DenoiserNetwork(nn.Module, ABC):
@@ -169,3 +176,15 @@ class ResidualBlock(nn.Module):
         """Map (B, width, H, W) to the same shape."""
         out: Tensor = x + self.second(F.relu(self.first(x), inplace=True))
         return out
+
+
+def initialise_normal(network: nn.Module) -> None:
+    """Draw weights from normal distributions of deviation 0.02, as adversarial networks since DCGAN do."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, mean=1, std=0.02)
+    network.to(memory_format=torch.channels_last)
