@@ -6,6 +6,7 @@ from invrestore.priors._catalogue import available, load
 from invrestore.priors._deepinv import FromDeepinv, as_prior_or_none, from_deepinv
 from invrestore.priors._denoiser import Denoiser
 from invrestore.priors._dictionary import Dictionary
+from invrestore.priors._latent import Latent
 from invrestore.priors._low_rank import LowRank, LowRankCompletion
 from invrestore.priors._restorer import RestorerPrior
 from invrestore.priors._sum import PriorSum
@@ -22,6 +23,7 @@ __all__ = [
     "Denoiser",
     "Dictionary",
     "FromDeepinv",
+    "Latent",
     "LowRank",
     "LowRankCompletion",
     "Prior",

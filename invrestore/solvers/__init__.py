@@ -2,12 +2,14 @@
 
 from invrestore.solvers._admm import ADMM
 from invrestore.solvers._base import Solver, State
+from invrestore.solvers._blend import back_project, importance_weights, poisson_blend, transplant_value
 from invrestore.solvers._cg import CG
 from invrestore.solvers._diffpir import DiffPIR
 from invrestore.solvers._direct import Direct
 from invrestore.solvers._fista import FISTA
 from invrestore.solvers._gradient import GradientDescent
 from invrestore.solvers._hqs import HQS
+from invrestore.solvers._latent import LatentSearch, LatentState
 from invrestore.solvers._pdhg import PDHG
 from invrestore.solvers._problem import Problem
 from invrestore.solvers._red import RED
@@ -25,11 +27,17 @@ __all__ = [
     "DiffPIR",
     "Direct",
     "GradientDescent",
+    "LatentSearch",
+    "LatentState",
     "Problem",
     "Solution",
     "Solver",
     "State",
     "Status",
+    "back_project",
+    "importance_weights",
+    "poisson_blend",
     "solve",
     "solvers_for",
+    "transplant_value",
 ]

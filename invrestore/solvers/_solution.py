@@ -59,6 +59,10 @@ class Solution:
         seconds: Wall time.
         choices: One sentence for each thing ``solve`` chose, with its reason.
         z: Latent vectors, for latent priors.
+        losses: Data loss of every restart of a latent search, (B, R).
+        stages: Images after each part of a latent search, name to (B, C, H, W): "raw" is what the generator makes of
+            ``z``; "adapted", "consistent" and "blended" are there where that part ran.
+        spread: Standard deviation of the good restarts of a latent search in each pixel and channel, (B, C, H, W).
         samples: Posterior samples, (B, S, C, H, W), where ``solve`` was asked for them; ``x`` is then their mean.
     """
 
@@ -73,6 +77,9 @@ class Solution:
     seconds: float
     choices: tuple[str, ...] = ()
     z: Tensor | None = None
+    losses: Tensor | None = None
+    stages: dict[str, Tensor] = dataclasses.field(default_factory=dict)
+    spread: Tensor | None = None
     samples: Tensor | None = None
 
     @property
@@ -124,8 +131,10 @@ class Solution:
         tensors |= {f"history.{k}": v for k, v in self.history.items()}
         if self.lam is not None:
             tensors["lam"] = self.lam
-        if self.z is not None:
-            tensors["z"] = self.z
+        tensors |= {f"stages.{k}": v for k, v in self.stages.items()}
+        for name in ("z", "losses", "spread"):
+            if getattr(self, name) is not None:
+                tensors[name] = getattr(self, name)
         if self.samples is not None:
             tensors["samples"] = self.samples
         meta = {

@@ -39,6 +39,7 @@ from invrestore.solvers._inputs import (
     check_measurement,
     check_truth,
 )
+from invrestore.solvers._latent import LatentSearch, LatentState
 from invrestore.solvers._loop import Callback, Outcome, run
 from invrestore.solvers._pdhg import PDHG
 from invrestore.solvers._problem import Problem
@@ -49,7 +50,7 @@ from invrestore.solvers._weight import choose_lam
 __all__ = ["METHODS", "solve", "solvers_for"]
 
 METHODS: dict[str, type[Solver[Any]]] = {
-    cls.name: cls for cls in (FISTA, PDHG, ADMM, HQS, DiffPIR, RED, CG, GradientDescent, Direct)
+    cls.name: cls for cls in (FISTA, PDHG, ADMM, HQS, DiffPIR, RED, CG, GradientDescent, LatentSearch, Direct)
 }
 """``method=`` to solver class."""
 
@@ -80,7 +81,7 @@ def solve(
     tol: float | None = None,
     init: Tensor | None = None,
     truth: Tensor | None = None,
-    restarts: int = 1,
+    restarts: int | None = None,
     samples: int | None = None,
     rng: torch.Generator | None = None,
     progress: bool | None = None,
@@ -108,9 +109,10 @@ def solve(
         method: "auto", a name out of ``solvers.METHODS``, or a Solver.
         max_steps: Step limit; None takes the method's default.
         tol: Relative change at which an image is done; None takes the method's default.
-        init: Start images, (B, C, H, W); None takes a cheap one made from ``y``.
+        init: Start images, (B, C, H, W), or for a latent prior latents (B, d) or (B, R, d); None takes a cheap one made
+            from ``y``.
         truth: True images, (B, C, H, W), to record PSNR at every step.
-        restarts: Starts of a latent search; other methods have one start.
+        restarts: Starts of a latent search, None for what its prior says; other methods have one start.
         samples: Posterior samples of each image, at least 2, from a denoiser prior: the solution then holds them, their
             mean as ``x`` and their standard deviation. None: one answer.
         rng: Source of randomness for methods that draw numbers, on any device; None is one seeded with 0. None of
@@ -142,7 +144,8 @@ def solve(
     notes: list[str] = []
     y = as_measurement(y, notes)
     check_rng("solve", rng)
-    check_count("solve", "restarts", restarts)
+    if restarts is not None:
+        check_count("solve", "restarts", restarts)
     if samples is not None:
         check_count("solve", "samples", samples, least=2)
     if max_steps is not None:
@@ -159,7 +162,8 @@ def solve(
     check_batch_tensor("solve", "lam", model.lam, y.shape[0])
     check_device("solve", y=y, prior=next(iter(model.tensors()), None))
     true_x = check_truth(truth, y.shape[0], input_shape)
-    start = check_truth(init, y.shape[0], input_shape)
+    latent = model.can(Capability.LATENT)
+    start = None if latent else check_truth(init, y.shape[0], input_shape)
     if start is not None:
         check_finite("solve", "init", start)
 
@@ -177,7 +181,23 @@ def solve(
             seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
             solver = dataclasses.replace(solver, seed=seed)
         solver.check(problem)
-        if restarts > 1:
+        if isinstance(solver, LatentSearch):
+            with _bar(progress, solver.name, max_steps or solver.default_steps) as tick:
+                outcome = solver.search(
+                    problem,
+                    init=init,
+                    restarts=restarts,
+                    rng=rng,
+                    max_steps=max_steps,
+                    tol=tol,
+                    truth=true_x,
+                    callback=callback,
+                    progress=tick,
+                    notes=notes,
+                )
+            solution = _finish(solver, problem, outcome, notes, time.perf_counter() - began, throw)
+            return dataclasses.replace(solution, x=solution.x.to(given))
+        if restarts is not None and restarts > 1:
             raise CapabilityError(
                 f"solve(method={solver.name!r})",
                 expected="restarts=1, because the method has one start",
@@ -214,20 +234,25 @@ def solve(
 def _finish(
     solver: Solver[Any], problem: Problem, outcome: Outcome, notes: list[str], seconds: float, throw: bool
 ) -> Solution:
-    lam = problem.prior.lam
+    search = outcome.state if isinstance(outcome.state, LatentState) else None
+    lam = problem.prior.lam if search is None else search.lam
     if lam is not None:
         lam = torch.as_tensor(lam, dtype=problem.y.dtype, device=problem.y.device).expand(problem.batch)
     solution = Solution(
         x=outcome.x,
         status=outcome.status,
         method=solver.name,
-        lam=None if problem.exact else lam,
+        lam=None if problem.exact and search is None else lam,
         sigma=problem.sigma,
         steps=outcome.steps,
         converged=outcome.converged,
         history=outcome.history,
         seconds=seconds,
         choices=tuple(notes),
+        z=None if search is None else search.z,
+        losses=None if search is None else search.losses,
+        stages={} if search is None else search.stages,
+        spread=None if search is None else search.spread,
         samples=outcome.state.samples if isinstance(outcome.state, DiffPIRState) else None,
     )
     if outcome.status is Status.DIVERGED and throw:
@@ -295,6 +320,8 @@ def _auto(problem: Problem) -> tuple[str, str]:
     prior = problem.prior
     if prior.can(Capability.RESTORE):
         return "restorer", "the prior is a feed-forward restorer"
+    if prior.can(Capability.LATENT):
+        return "latent", "the prior is a generator"
     if prior.can(Capability.DENOISE):
         if problem.has_data_prox:
             return "hqs", "the prior is a denoiser and the data step has a proximal map"
