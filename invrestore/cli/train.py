@@ -34,6 +34,12 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Length of the schedule in steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            "--from", help="Begin from these weights: a catalogue name or a file.", metavar="NAME|FILE"
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")
     ] = False,
@@ -66,7 +72,7 @@ def train(
             print(name)
         return
     chosen = training.load_recipe(recipe)
-    changes = {"minutes": minutes, "steps": steps, "seed": seed}
+    changes = {"minutes": minutes, "steps": steps, "seed": seed, "start": start}
     chosen = training.adjust(chosen, **{key: value for key, value in changes.items() if value is not None})
     if data is None:
         raise TrainingError(

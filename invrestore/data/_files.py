@@ -6,6 +6,7 @@ import csv
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from invrestore.errors import ImageFileError, UnknownNameError
@@ -41,13 +42,18 @@ class ImageFile:
         try:
             if self.member is None:
                 return self.path.read_bytes()
-            with zipfile.ZipFile(self.path) as archive:
-                return archive.read(self.member)
+            return _archive(self.path, self.path.stat().st_mtime_ns).read(self.member)
         except (OSError, KeyError, zipfile.BadZipFile) as error:
             raise ImageFileError("ImageFile.read", expected="a readable file", found=str(self)) from error
 
     def __str__(self) -> str:
         return str(self.path) if self.member is None else f"{self.path}::{self.member}"
+
+
+@lru_cache(maxsize=4)
+def _archive(path: Path, modified: int) -> zipfile.ZipFile:
+    """Open an archive once for all its members: reading the directory of a large one takes longer than they do."""
+    return zipfile.ZipFile(path)
 
 
 def layout(folder: str | Path) -> str:

@@ -21,16 +21,30 @@ from safetensors.torch import save as dump_tensors
 from torch import nn
 
 from invrestore.errors import UnknownNameError, WeightsError
+from invrestore.networks._bi_skip import BiSkipGenerator
 from invrestore.networks._blocks import DenoiserNetwork
+from invrestore.networks._cascade import Cascade, DeblurDenoise, InpaintingGenerator, InpaintingResNet
+from invrestore.networks._dcgan import DCGAN
 from invrestore.networks._dncnn import DnCNN
+from invrestore.networks._face_gan import FaceGAN
 from invrestore.networks._multiscale import MultiScaleDenoiser
-from invrestore.networks._unet import UNet
+from invrestore.networks._unet import RestorationUNet, UNet
+from invrestore.networks._xgan import ResidualGenerator
 
 __all__ = ["ARCHITECTURES", "Card", "available", "build", "card", "load", "load_file", "save"]
 
 ARCHITECTURES: dict[str, type[nn.Module]] = {
+    "BiSkipGenerator": BiSkipGenerator,
+    "Cascade": Cascade,
+    "DCGAN": DCGAN,
+    "DeblurDenoise": DeblurDenoise,
     "DnCNN": DnCNN,
+    "FaceGAN": FaceGAN,
+    "InpaintingGenerator": InpaintingGenerator,
+    "InpaintingResNet": InpaintingResNet,
     "MultiScaleDenoiser": MultiScaleDenoiser,
+    "ResidualGenerator": ResidualGenerator,
+    "RestorationUNet": RestorationUNet,
     "UNet": UNet,
 }
 """Networks that a card may name."""
@@ -55,6 +69,8 @@ class Card:
         recipe: Name of the recipe.
         commit: Revision of the project that trained it.
         reference: Paper of the architecture.
+        degradations: What a restorer was trained to undo, each with its "kind" and the ranges of its numbers, as in
+            recipes; empty for other networks.
     """
 
     name: str
@@ -71,6 +87,7 @@ class Card:
     recipe: str
     commit: str
     reference: str
+    degradations: tuple[dict[str, Any], ...] = ()
 
 
 def available() -> list[str]:
@@ -182,9 +199,11 @@ def _folder() -> Traversable:
 def _read_card(path: Traversable) -> Card:
     try:
         content = json.loads(path.read_text())
+        content.setdefault("degradations", ())
         names = {field.name for field in fields(Card)}
         if set(content) != names:
             raise KeyError(", ".join(sorted(names ^ set(content))))
+        content["degradations"] = tuple(dict(entry) for entry in content["degradations"])
         if content["sigma_range"] is not None:
             low, high = content["sigma_range"]
             content["sigma_range"] = (float(low), float(high))

@@ -3,34 +3,48 @@
 Needs the extra `train`. Nothing here is imported by `import invrestore`.
 """
 
+from invrestore.training import losses
+from invrestore.training._augment import Augment, Augmentation
 from invrestore.training._checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
 from invrestore.training._denoiser import DenoiserTask, score_denoiser
+from invrestore.training._distances import RandomFeatures, kernel_distance, nearest_distances
+from invrestore.training._gan import GanTask
 from invrestore.training._loop import Outcome, fit, make_fabric
 from invrestore.training._optim import Muon
-from invrestore.training._recipe import DenoiserRecipe, Optimizer, Recipe, Source, Stage
+from invrestore.training._recipe import DenoiserRecipe, GanRecipe, GanStage, Optimizer, Recipe, Source, Stage
 from invrestore.training._recipes import RECIPES, adjust, load_recipe
 from invrestore.training._run import Trained, prepare, train
-from invrestore.training._task import Task
+from invrestore.training._task import RecipeTask, Task
 
 __all__ = [
     "RECIPES",
+    "Augment",
+    "Augmentation",
     "Checkpoint",
     "DenoiserRecipe",
     "DenoiserTask",
+    "GanRecipe",
+    "GanStage",
+    "GanTask",
     "Muon",
     "Optimizer",
     "Outcome",
+    "RandomFeatures",
     "Recipe",
+    "RecipeTask",
     "Source",
     "Stage",
     "Task",
     "Trained",
     "adjust",
     "fit",
+    "kernel_distance",
     "latest_checkpoint",
     "load_checkpoint",
     "load_recipe",
+    "losses",
     "make_fabric",
+    "nearest_distances",
     "prepare",
     "save_checkpoint",
     "score_denoiser",

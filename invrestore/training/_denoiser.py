@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from invrestore.data import PatchPool
-from invrestore.training._recipe import DenoiserRecipe, Stage
-from invrestore.training._task import Task
+from invrestore.data import PatchPool, read_pack
+from invrestore.errors import TrainingError
+from invrestore.networks import DenoiserNetwork
+from invrestore.training._recipe import DenoiserRecipe, Recipe, Stage
+from invrestore.training._task import RecipeTask
 
 __all__ = ["DenoiserTask", "score_denoiser"]
 
 
-class DenoiserTask(Task):
+class DenoiserTask(RecipeTask):
     """One network learns to remove Gaussian noise of a level it is told.
 
     Args:
@@ -33,6 +40,34 @@ class DenoiserTask(Task):
         self.recipe = recipe
         self.pool = pool
         self.test_images = list(test_images)
+        self.protocol = (
+            f"mean RGB PSNR in dB on {recipe.test_folder} ({len(self.test_images)} images), noise of seed 0 for "
+            "each image, not clipped; output clamped and rounded to 8 bits; no border crop; float32"
+            if self.test_images
+            else ""
+        )
+
+    @classmethod
+    def create(
+        cls, network: nn.Module, recipe: Recipe, train: Path, test: Path | None, device: torch.device
+    ) -> Self:
+        """Decode the packed images for a denoiser."""
+        if not isinstance(network, DenoiserNetwork) or not isinstance(recipe, DenoiserRecipe):
+            raise TrainingError(
+                "training.train", expected="a denoiser architecture", found=recipe.architecture
+            )
+        pool = PatchPool.from_pack(
+            train, device=device, scales=recipe.scales, copies=recipe.copies, seed=recipe.seed
+        )
+        return cls(network, recipe, pool, [] if test is None else _test_images(test, network.channels))
+
+    def join(self, players: Mapping[str, nn.Module]) -> nn.Module:
+        """Return the denoiser."""
+        return players["denoiser"]
+
+    def split(self, network: nn.Module) -> dict[str, nn.Module]:
+        """Name the denoiser."""
+        return {"denoiser": network}
 
     def losses(
         self, players: Mapping[str, nn.Module], stage: Stage, rng: torch.Generator
@@ -104,3 +139,13 @@ def _luma(rgb: Tensor) -> Tensor:
     """BT.601 luma (B, 1, H, W) of RGB images."""
     weights = rgb.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
     return (rgb * weights).sum(dim=1, keepdim=True)
+
+
+def _test_images(path: Path, channels: int) -> list[Tensor]:
+    images = []
+    for encoded in read_pack(path):
+        with Image.open(io.BytesIO(encoded)) as image:
+            pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
+        tensor = torch.from_numpy(pixels).reshape(*pixels.shape[:2], channels)
+        images.append(tensor.permute(2, 0, 1)[None].float() / 255)
+    return images

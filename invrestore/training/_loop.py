@@ -241,7 +241,7 @@ def _optimizer(module: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
     }
     if settings.kind == "muon":
         return Muon(module.parameters(), **options)
-    return torch.optim.AdamW(module.parameters(), **options)
+    return torch.optim.AdamW(module.parameters(), fused=True, **options)
 
 
 def _progress(recipe: Recipe, step: int, seconds: float) -> float:
@@ -270,11 +270,15 @@ def _seed(rng: torch.Generator, seed: int, step: int, rank: int) -> None:
 def _update(
     task: Task, state: _State, stage: Stage, rng: torch.Generator, fabric: Any, totals: dict[str, Tensor]
 ) -> None:
-    for name, loss in task.losses(state.players, stage, rng):
-        # Cleared here and not after the update: another player's loss may have left gradients behind.
-        state.optimizers[name].zero_grad(set_to_none=True)
+    for players, loss in task.losses(state.players, stage, rng):
+        names = (players,) if isinstance(players, str) else players
+        for name in names:
+            # Cleared here and not after the update: another player's loss may have left gradients behind.
+            state.optimizers[name].zero_grad(set_to_none=True)
         fabric.backward(loss)
-        state.optimizers[name].step()
+        for name in names:
+            state.optimizers[name].step()
+        name = "_".join(names)
         totals[name] = totals.get(name, torch.zeros((), device=fabric.device)) + loss.detach()
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-__all__ = ["DenoiserRecipe", "Optimizer", "Recipe", "Source", "Stage"]
+__all__ = ["DenoiserRecipe", "GanRecipe", "GanStage", "Optimizer", "Recipe", "Source", "Stage"]
 
 
 class _Strict(BaseModel):
@@ -67,10 +67,17 @@ class Recipe(_Strict):
         name: Name of the recipe.
         checkpoint: Name of the weights it makes; empty for the name of the recipe. Recipes of one network for
             different machines share it.
+        architecture: Class of the network in `invrestore.networks`.
+        arguments: Its constructor arguments.
+        start: Weights to begin from, a name of the catalogue or a `.safetensors` file of the same architecture;
+            empty begins from random ones.
         seed: Of all randomness. Step k draws from (seed, k), so a resumed run repeats an uninterrupted one.
         sources: Where images come from. If none of these folders exists, the data folder itself is used.
         scales: Range of random reductions of training images.
         copies: Sizes of each image kept in memory.
+        test_folder: Folder inside the data folder whose images are scored, if it is there; else the "test"
+            images of a data folder whose layout has some.
+        test_split: "test" or "val" to take only those of the test folder; None takes all.
         max_side: Larger images are reduced before they are packed; None keeps them.
         stages: Crop and batch sizes along the schedule.
         optimizer: How parameters move.
@@ -88,11 +95,16 @@ class Recipe(_Strict):
 
     name: str
     checkpoint: str = ""
+    architecture: str = ""
+    arguments: dict[str, Any] = {}
+    start: str = ""
     seed: int = 0
     sources: tuple[Source, ...] = (Source(folder="."),)
     scales: tuple[float, float] = (1.0, 1.0)
     copies: int = Field(default=1, ge=1)
     max_side: int | None = None
+    test_folder: str = ""
+    test_split: Literal["val", "test"] | None = None
     stages: tuple[Stage, ...]
     optimizer: Optimizer = Optimizer()
     ema: float = Field(default=0.999, ge=0, lt=1)
@@ -124,21 +136,89 @@ class DenoiserRecipe(Recipe):
 
     Attributes:
         kind: Tells recipes apart in files.
-        architecture: Class of the network in `invrestore.networks`.
-        arguments: Its constructor arguments.
         sigma: Range of noise levels in units of the image range. A pair of equal numbers trains one level.
         sigma_power: Levels are low + (high - low) u^power with u uniform; above 1 low levels are more
             frequent.
         loss: "l1" or "mse", between the denoised and the clean image.
-        test_folder: Folder inside the data folder whose images are scored, if it is there.
         test_sigmas: Noise levels of the scores.
     """
 
     kind: Literal["denoiser"] = "denoiser"
     architecture: str = "UNet"
-    arguments: dict[str, Any] = {}
     sigma: tuple[float, float] = (0.0, 75 / 255)
     sigma_power: float = Field(default=1.0, gt=0)
     loss: Literal["l1", "mse"] = "l1"
     test_folder: str = "cbsd68"
     test_sigmas: tuple[float, ...] = (15 / 255, 25 / 255, 50 / 255)
+
+
+class GanStage(Stage):
+    """A stage of a generator's training; all stages have one `patch`, the side of the images.
+
+    Attributes:
+        adversarial: Whether a discriminator takes part. Without, generator and encoder are trained as an
+            autoencoder.
+    """
+
+    adversarial: bool = True
+
+
+class GanRecipe(Recipe):
+    """A generator of images, with its discriminator and perhaps an encoder.
+
+    The side of the images is the `patch` of the stages and reaches the architecture as `size`.
+
+    Attributes:
+        kind: Tells recipes apart in files.
+        loss: Key of `losses.ADVERSARIAL`.
+        r1: Weight of the gradient penalty on real images.
+        r2: Weight of the gradient penalty on generated images.
+        penalised: Images of each batch on which the penalties are computed. A few in every step cost as much
+            as whole batches now and then, and need no counter.
+        augment: Alterations of what the discriminator sees; see `Augment`.
+        mirror: Whether images are mirrored left to right at random.
+        encoder: "joint" trains encoder and generator together as a variational autoencoder; "inverse" trains
+            the encoder beside an adversarial generator that it does not influence, on real and generated
+            images; "none" trains no encoder.
+        encoded: Share of the generated images of an adversarial step that are reconstructions, with the
+            joint encoder; the others come from random codes.
+        reconstruction: Weight of the multi-scale L1 distance to the image that was encoded.
+        features: Weight of the distance in the discriminator's features, in adversarial stages.
+        kl: Weight of the divergence of codes from a standard normal distribution, in nats per image value.
+        codes: Weight of the distance between found and true codes of generated images, inverse encoder.
+        adversarial: Weight of the adversarial loss of the generator.
+    """
+
+    kind: Literal["gan"] = "gan"
+    architecture: str = "FaceGAN"
+    stages: tuple[GanStage, ...]
+    loss: Literal["non-saturating", "relativistic"] = "non-saturating"
+    r1: float = Field(default=0.0, ge=0)
+    r2: float = Field(default=0.0, ge=0)
+    penalised: int = Field(default=4, gt=0)
+    augment: tuple[Literal["color", "translation", "cutout"], ...] = ("color", "translation", "cutout")
+    mirror: bool = True
+    encoder: Literal["joint", "inverse", "none"] = "joint"
+    encoded: float = Field(default=0.5, gt=0, lt=1)
+    reconstruction: float = Field(default=1.0, ge=0)
+    features: float = Field(default=0.0, ge=0)
+    kl: float = Field(default=0.1, ge=0)
+    codes: float = Field(default=0.1, ge=0)
+    adversarial: float = Field(default=1.0, ge=0)
+    test_folder: str = "faces64"
+    test_split: Literal["val", "test"] | None = "test"
+
+    @property
+    def size(self) -> int:
+        """Side of the images."""
+        return self.stages[0].patch
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> GanRecipe:
+        if len({stage.patch for stage in self.stages}) > 1:
+            raise ValueError("all stages of a generator need the same patch, the side of its images")
+        if "size" in self.arguments:
+            raise ValueError("the size of the images is the patch of the stages, not an argument")
+        if self.encoder != "joint" and not all(stage.adversarial for stage in self.stages):
+            raise ValueError("stages without a discriminator need the joint encoder")
+        return self

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from invrestore.errors import TrainingError, UnknownNameError
-from invrestore.training._recipe import DenoiserRecipe, Optimizer, Recipe, Source, Stage
+from invrestore.training._recipe import DenoiserRecipe, GanRecipe, GanStage, Optimizer, Recipe, Source, Stage
 
 __all__ = ["RECIPES", "adjust", "load_recipe"]
 
@@ -43,7 +43,18 @@ def _multiscale(level: int) -> DenoiserRecipe:
     )
 
 
-_ALL = (
+_FACES = (Source(folder="faces64"),)
+_STYLEGAN = (
+    "Karras et al. (2020), Analyzing and Improving the Image Quality of StyleGAN; Larsen et al. (2016), "
+    "Autoencoding beyond pixels using a learned similarity metric; Zhao et al. (2020), Differentiable "
+    "Augmentation for Data-Efficient GAN Training"
+)
+_FACE_LICENCE = (
+    "Weights: as the package. Training images: Labeled Faces in the Wild, deep-funneled (no licence stated; "
+    "press photographs of real people, for research; biased in age, sex and origin)."
+)
+
+_ALL: tuple[Recipe, ...] = (
     DenoiserRecipe(
         name="denoiser-cpu",
         checkpoint="denoiser",
@@ -87,6 +98,57 @@ _ALL = (
         licence=_LICENCE,
         reference=_DRUNET,
     ),
+    GanRecipe(
+        name="faces64-cpu",
+        checkpoint="faces64",
+        sources=_FACES,
+        stages=(
+            GanStage(until=0.3, patch=64, batch=32, adversarial=False),
+            GanStage(patch=64, batch=32),
+        ),
+        optimizer=Optimizer(kind="adamw", lr=1e-3, betas=(0.5, 0.99)),
+        kl=0.1,
+        features=0.2,
+        reconstruction=4.0,
+        adversarial=0.1,
+        r1=0.05,
+        penalised=2,
+        minutes=70,
+        licence=_FACE_LICENCE,
+        reference=_STYLEGAN,
+    ),
+    GanRecipe(
+        name="faces64",
+        checkpoint="faces64",
+        arguments={
+            "generator_widths": [128, 192, 192, 192],
+            "encoder_widths": [64, 96, 160, 160],
+            "discriminator_widths": [64, 128, 192, 192],
+        },
+        sources=_FACES,
+        stages=(GanStage(patch=64, batch=64),),
+        optimizer=Optimizer(kind="adamw", lr=1e-3, betas=(0.0, 0.99)),
+        encoder="inverse",
+        r1=0.05,
+        penalised=8,
+        compile=True,
+        minutes=22,
+        licence=_FACE_LICENCE,
+        reference=_STYLEGAN,
+    ),
+    GanRecipe(
+        name="dcgan64",
+        architecture="DCGAN",
+        sources=_FACES,
+        stages=(GanStage(patch=64, batch=64),),
+        optimizer=Optimizer(kind="adamw", lr=2e-4, betas=(0.5, 0.999), warmup=0),
+        encoder="none",
+        augment=(),
+        minutes=60,
+        licence=_FACE_LICENCE,
+        reference="Radford et al. (2016), Unsupervised Representation Learning with Deep Convolutional "
+        "Generative Adversarial Networks",
+    ),
     _multiscale(25),
     _multiscale(35),
     _multiscale(50),
@@ -95,7 +157,7 @@ _ALL = (
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 """Recipes by name. Those ending in `-cpu` suit one or two processor cores, the others one GPU."""
 
-_KINDS: dict[str, type[Recipe]] = {"denoiser": DenoiserRecipe}
+_KINDS: dict[str, type[Recipe]] = {"denoiser": DenoiserRecipe, "gan": GanRecipe}
 
 
 def load_recipe(name: str) -> Recipe:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import platform
 import subprocess
@@ -10,22 +9,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import nn
 
 from invrestore import networks
-from invrestore.data import ImageFile, PackSummary, PatchPool, describe_pack, find_images, pack, read_pack
+from invrestore.data import ImageFile, PackSummary, describe_pack, find_images, pack
 from invrestore.errors import CapabilityError, TrainingError
-from invrestore.networks import Card, DenoiserNetwork
+from invrestore.networks import Card
 from invrestore.training._denoiser import DenoiserTask
+from invrestore.training._gan import GanTask
 from invrestore.training._loop import Outcome, fit, make_fabric
-from invrestore.training._recipe import DenoiserRecipe, Recipe
+from invrestore.training._recipe import DenoiserRecipe, GanRecipe, Recipe
+from invrestore.training._task import RecipeTask
 
 __all__ = ["Trained", "prepare", "train"]
 
 _TRAIN, _TEST = "train-images.safetensors", "test-images.safetensors"
+_TASKS: dict[type[Recipe], type[RecipeTask]] = {DenoiserRecipe: DenoiserTask, GanRecipe: GanTask}
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,13 @@ class Trained:
 def prepare(recipe: Recipe, data: str | Path, out: str | Path) -> PackSummary | None:
     """Pack the images of a recipe into a folder that can travel to another machine.
 
-    The images of the recipe's test folder are packed apart and never trained on.
+    The images of the recipe's test folder, or the "test" images of the data folder if that is where the
+    training images come from, are packed apart and never trained on.
 
     Args:
         recipe: Names the folders to take and how images are reduced.
         data: Data folder, or a folder made by an earlier call, whose packs are then used as they are.
-        out: Folder that receives `train-images.safetensors` and, if the recipe's test folder exists,
+        out: Folder that receives `train-images.safetensors` and, if there are images for testing,
             `test-images.safetensors`.
 
     Returns:
@@ -72,6 +74,9 @@ def prepare(recipe: Recipe, data: str | Path, out: str | Path) -> PackSummary | 
             if (data / name).exists():
                 (out / name).write_bytes((data / name).read_bytes())
         return None
+    held_out: list[ImageFile] = []
+    if recipe.test_folder and (data / recipe.test_folder).is_dir():
+        held_out = find_images(data / recipe.test_folder, recipe.test_split)
     present = [source for source in recipe.sources if (data / source.folder).is_dir()]
     images: list[ImageFile] = []
     for source in present:
@@ -79,9 +84,8 @@ def prepare(recipe: Recipe, data: str | Path, out: str | Path) -> PackSummary | 
     description = ", ".join((data / source.folder).resolve().name for source in present)
     if not images:
         images, description = find_images(data, "train"), data.resolve().name
-    held_out: list[ImageFile] = []
-    if isinstance(recipe, DenoiserRecipe) and (data / recipe.test_folder).is_dir():
-        held_out = find_images(data / recipe.test_folder)
+        held_out = held_out or find_images(data, "test")
+    if held_out:
         pack(held_out, out / _TEST, testing=True)
     measured = {(image.path.resolve(), image.member) for image in held_out}
     images = [image for image in images if (image.path.resolve(), image.member) not in measured]
@@ -116,8 +120,10 @@ def train(
         ImageFileError: The data folder does not exist or cannot be read.
         CapabilityError: There is no task for this kind of recipe.
     """
-    if not isinstance(recipe, DenoiserRecipe):
-        raise CapabilityError("training.train", expected="a DenoiserRecipe", found=type(recipe).__name__)
+    kind = _TASKS.get(type(recipe))
+    if kind is None:
+        names = " or ".join(sorted(known.__name__ for known in _TASKS))
+        raise CapabilityError("training.train", expected=f"a {names}", found=type(recipe).__name__)
     out = Path(out)
     fabric = make_fabric(recipe, accelerator, devices)
     if fabric.is_global_zero:
@@ -127,39 +133,45 @@ def train(
             say(f"packed {summary.images} images, {summary.size / 1e6:.1f} MB; left out: {left_out}")
     fabric.barrier()
     torch.manual_seed(recipe.seed)
-    network = _network(recipe)
-    pool = PatchPool.from_pack(
-        out / _TRAIN, device=fabric.device, scales=recipe.scales, copies=recipe.copies, seed=recipe.seed
-    )
-    task = DenoiserTask(network, recipe, pool, _test_images(out / _TEST, network.channels))
+    network = networks.build(_card(recipe))
+    if recipe.start:
+        _start_from(network, recipe.start)
+    test = out / _TEST
+    task = kind.create(network, recipe, out / _TRAIN, test if test.exists() else None, fabric.device)
     outcome = fit(task, recipe, out, fabric=fabric, resume=resume, pause_minutes=pause_minutes, say=say)
     if not outcome.finished or not fabric.is_global_zero:
         return Trained(outcome, None, None, None)
     return _export(task, recipe, outcome, out, str(fabric.device), say)
 
 
-def _network(recipe: DenoiserRecipe) -> DenoiserNetwork:
-    network = networks.build(_card(recipe))
-    if not isinstance(network, DenoiserNetwork):
+def _start_from(network: nn.Module, start: str) -> None:
+    load = networks.load_file if start.endswith(".safetensors") else networks.load
+    try:
+        network.load_state_dict(load(start).state_dict())
+    except RuntimeError as error:
         raise TrainingError(
-            "training.train", expected="a denoiser architecture", found=recipe.architecture, remedy=""
-        )
-    return network
+            "training.train",
+            expected="weights of the architecture that the recipe names, to start from",
+            found=f"others in {Path(start).name}",
+            remedy="Start from weights that the same recipe made, or from none.",
+        ) from error
 
 
-def _card(recipe: DenoiserRecipe, data: str = "", training: str = "", protocol: str = "") -> Card:
+def _card(recipe: Recipe, data: str = "", training: str = "", protocol: str = "") -> Card:
+    size = {"size": recipe.size} if isinstance(recipe, GanRecipe) else {}
+    begun = f", begun from the weights of {Path(recipe.start).name}" if recipe.start else ""
     return Card(
         name=recipe.checkpoint or recipe.name,
         architecture=recipe.architecture,
-        arguments=recipe.arguments,
+        arguments=size | recipe.arguments,
         sha256="",
         channels=recipe.arguments.get("channels", 3),
-        sigma_range=recipe.sigma,
+        sigma_range=recipe.sigma if isinstance(recipe, DenoiserRecipe) else None,
         parameters=0,
         data=f"{data}, reserved test images left out",
         licence=recipe.licence,
         metrics={"protocol": protocol} if protocol else {},
-        training=training,
+        training=training + begun,
         recipe=recipe.name,
         commit=_commit(),
         reference=recipe.reference,
@@ -167,8 +179,8 @@ def _card(recipe: DenoiserRecipe, data: str = "", training: str = "", protocol: 
 
 
 def _export(
-    task: DenoiserTask,
-    recipe: DenoiserRecipe,
+    task: RecipeTask,
+    recipe: Recipe,
     outcome: Outcome,
     out: Path,
     device: str,
@@ -176,37 +188,21 @@ def _export(
 ) -> Trained:
     path = out / f"{recipe.checkpoint or recipe.name}.safetensors"
     effort = f"{outcome.step} steps in {outcome.seconds / 60:.0f} minutes on {_machine(device)}"
-    protocol = (
-        f"mean RGB PSNR in dB on {recipe.test_folder} ({len(task.test_images)} images), noise of seed 0 for "
-        "each image, not clipped; output clamped and rounded to 8 bits; no border crop; float32"
-    )
-    details = _card(recipe, describe_pack(out / _TRAIN), effort, protocol if task.test_images else "")
-    networks.save(outcome.players["denoiser"], path, details)
+    details = _card(recipe, describe_pack(out / _TRAIN), effort, task.protocol)
+    networks.save(task.join(outcome.players), path, details)
     # What is scored is what users will load: the weights after rounding to half precision.
-    shipped: dict[str, nn.Module] = {"denoiser": networks.load_file(path)}
-    scores = task.evaluate(shipped)
-    card = networks.save(shipped["denoiser"], path, replace(details, metrics={**details.metrics, **scores}))
+    shipped = networks.load_file(path)
+    scores = task.evaluate(task.split(shipped))
+    card = networks.save(shipped, path, replace(details, metrics={**details.metrics, **scores}))
     for name, value in scores.items():
-        say(f"{name} {value:.2f}")
+        say(f"{name} {value:.4g}")
     sheet = None
-    samples = task.samples(shipped)
+    samples = task.samples(task.split(shipped))
     if samples is not None:
         sheet = path.with_suffix(".png")
         pixels = (samples.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
         Image.fromarray(pixels).save(sheet)
     return Trained(outcome, path, card, sheet)
-
-
-def _test_images(path: Path, channels: int) -> list[Tensor]:
-    if not path.exists():
-        return []
-    images = []
-    for encoded in read_pack(path):
-        with Image.open(io.BytesIO(encoded)) as image:
-            pixels = np.array(image.convert("L" if channels == 1 else "RGB"))
-        tensor = torch.from_numpy(pixels).reshape(*pixels.shape[:2], channels)
-        images.append(tensor.permute(2, 0, 1)[None].float() / 255)
-    return images
 
 
 def _machine(device: str) -> str:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from invrestore.training._recipe import Stage
+from invrestore.training._recipe import Recipe, Stage
 
-__all__ = ["Task"]
+__all__ = ["RecipeTask", "Task"]
 
 
 class Task(ABC):
@@ -32,11 +34,11 @@ class Task(ABC):
     @abstractmethod
     def losses(
         self, players: Mapping[str, nn.Module], stage: Stage, rng: torch.Generator
-    ) -> Iterator[tuple[str, Tensor]]:
-        """Yield (player, loss) in the order of the updates.
+    ) -> Iterator[tuple[str | tuple[str, ...], Tensor]]:
+        """Yield (player, loss), or (several players, their common loss), in the order of the updates.
 
-        The loop back-propagates each loss and updates that player before it asks for the next pair, so later
-        losses see the updated network. A player may be yielded several times in a step, or not at all.
+        The loop back-propagates each loss and updates its players before it asks for the next pair, so later
+        losses see the updated networks. A player may be yielded several times in a step, or not at all.
         Gradients that a loss leaves in other players are dropped; switching off their `requires_grad` saves
         computing them.
 
@@ -53,3 +55,39 @@ class Task(ABC):
     @abstractmethod
     def samples(self, players: Mapping[str, nn.Module]) -> Tensor | None:
         """Make a sheet (3, H, W) in [0, 1] that shows a person what the averaged networks do, or None."""
+
+
+class RecipeTask(Task):
+    """A task that a kind of recipe sets up and whose result is a network with a card.
+
+    Attributes:
+        protocol: How the scores of :meth:`evaluate` are measured; empty when there are none.
+    """
+
+    protocol: str
+
+    @classmethod
+    @abstractmethod
+    def create(
+        cls, network: nn.Module, recipe: Recipe, train: Path, test: Path | None, device: torch.device
+    ) -> Self:
+        """Set up the training of a network.
+
+        Args:
+            network: The whole network that the recipe's architecture and arguments describe.
+            recipe: A recipe of this task's kind.
+            train: Packed training images.
+            test: Packed held-out images, or None.
+            device: Where training images are kept.
+
+        Raises:
+            TrainingError: The network is not of this task's kind, or the images do not suit it.
+        """
+
+    @abstractmethod
+    def join(self, players: Mapping[str, nn.Module]) -> nn.Module:
+        """Put averaged players together to the whole network that is exported."""
+
+    @abstractmethod
+    def split(self, network: nn.Module) -> dict[str, nn.Module]:
+        """Take a network made by :meth:`join` apart again."""
