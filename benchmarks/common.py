@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
-import subprocess
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +11,9 @@ import torch
 import torch.nn.functional as F
 
 import invrestore
+from invrestore.bench import environment
 
 RESULTS = Path(__file__).parent / "results" / invrestore.__version__
-PACKAGES = ("torch", "numpy", "scipy", "deepinv", "scikit-image", "PyWavelets", "ptwt", "bm3d")
 
 
 def photo(name: str, size: int | None = None) -> torch.Tensor:
@@ -48,43 +45,6 @@ def synchronise(device: str) -> None:
     """Wait for a GPU; nothing on the CPU."""
     if device == "cuda":
         torch.cuda.synchronize()
-
-
-def environment() -> dict[str, Any]:
-    """Machine, versions and commit, for every result file."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "absent"
-    return {
-        "invrestore": invrestore.__version__,
-        "commit": _git("rev-parse", "--short", "HEAD")
-        + ("+changes" if _git("status", "--porcelain", "-uno") else ""),
-        "python": platform.python_version(),
-        "packages": found,
-        "processor": _processor(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
-
-
-def _git(*words: str) -> str:
-    done = subprocess.run(
-        ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip()
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
 
 
 def write_result(name: str, result: dict[str, Any]) -> Path:

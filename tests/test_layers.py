@@ -28,6 +28,7 @@ LEVEL = {
     "restorers": 4,
     "data": 4,
     "training": 5,
+    "bench": 5,
     "cli": 6,
     "__init__": 6,
     "__main__": 7,

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from invrestore import __version__
+from invrestore.cli.bench import bench
 from invrestore.cli.degrade import degrade
 from invrestore.cli.demo import demo
 from invrestore.cli.priors import priors
@@ -51,6 +52,7 @@ app.command()(restore)
 app.command()(degrade)
 app.command()(priors)
 app.command()(demo)
+app.command()(bench)
 if util.find_spec("invrestore.cli.train") is not None:
     app.command()(import_module("invrestore.cli.train").train)
 

@@ -1,0 +1,60 @@
+"""White Gaussian noise at four levels."""
+
+from invrestore.bench._degradations import Noisy
+from invrestore.bench._types import Protocol, Row, Suite, Task
+from invrestore.bench.suites._sets import CBSD68, KODAK24, KODAK500, SET12, TRAINING_PHOTOS
+
+__all__ = ["SUITE"]
+
+_TABLES = {
+    # CBSD68 and the 500 x 500 crops of Kodak24 as printed in the papers; Set12 likewise.
+    ("bm3d", "cbsd68"): {15: 33.52, 25: 30.71, 50: 27.38},
+    ("dncnn", "cbsd68"): {15: 33.90, 25: 31.24, 50: 27.95},
+    ("ffdnet", "cbsd68"): {15: 33.87, 25: 31.21, 50: 27.96},
+    ("bm3d", "kodak500"): {15: 34.28, 25: 31.68, 50: 28.46},
+    ("dncnn", "kodak500"): {15: 34.60, 25: 32.14, 50: 28.95},
+    ("ffdnet", "kodak500"): {15: 34.63, 25: 32.13, 50: 28.98},
+    ("bm3d", "set12"): {15: 32.37, 25: 29.97, 50: 26.72},
+    ("low-rank", "set12"): {25: 30.26},
+}
+
+SUITE = Suite(
+    name="awgn",
+    title="Gaussian noise",
+    summary="Denoising at σ = 15, 25, 35 and 50 of 255 by the protocol of the published tables.",
+    images=(CBSD68, KODAK500, KODAK24, SET12),
+    tuning=(TRAINING_PHOTOS,),
+    tasks=tuple(
+        Task(f"sigma-{level}", f"σ = {level}", Noisy(level / 255), curve="noise", level=level)
+        for level in (15, 25, 35, 50)
+    ),
+    protocol=Protocol(
+        "Noise is not clipped and drawn with seed 0 anew for each image; estimates are clamped and rounded to "
+        "8 bits; PSNR over RGB (gray on Set12), no border crop.",
+        seed="zero",
+    ),
+    rows=tuple(
+        Row(name)
+        for name in (
+            "input",
+            "tv",
+            "wavelet",
+            "dictionary",
+            "k-svd",
+            "low-rank",
+            "bm3d",
+            "skimage-tv",
+            "ffdnet",
+            "dncnn",
+            "multiscale",
+            "unified",
+            "denoiser",
+        )
+    ),
+    axis="noise level σ (of 255)",
+    published={
+        (method, images, f"sigma-{level}"): value
+        for (method, images), values in _TABLES.items()
+        for level, value in values.items()
+    },
+)

@@ -1,0 +1,1 @@
+"""Tuned settings as JSON files, one for each suite."""
