@@ -272,7 +272,7 @@ class ToImage(nn.Module):
 
     def __init__(self, inputs: int, channels: int, latent_dim: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(4 * channels, inputs) * 0.3 / math.sqrt(inputs))
+        self.weight = nn.Parameter(torch.randn(4 * channels, inputs) * 0.1 / math.sqrt(inputs))
         self.bias = nn.Parameter(torch.zeros(4 * channels))
         self.style = nn.Linear(latent_dim, inputs)
         nn.init.normal_(self.style.weight, std=1 / math.sqrt(latent_dim))

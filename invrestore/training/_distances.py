@@ -46,7 +46,7 @@ class RandomFeatures(nn.Module):
         for weight in (None, *self.weights):
             if weight is not None:
                 x = F.leaky_relu(F.conv2d(x, weight.to(x), stride=2, padding=1), 0.2) * 2
-            parts += [x.mean(dim=(2, 3)), x.flatten(2).std(dim=2)]
+            parts += [x.mean(dim=(2, 3)), x.flatten(2).std(dim=2, correction=0)]
         return torch.cat(parts, dim=1)
 
 

@@ -241,7 +241,7 @@ def _optimizer(module: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
     }
     if settings.kind == "muon":
         return Muon(module.parameters(), **options)
-    return torch.optim.AdamW(module.parameters(), fused=True, **options)
+    return torch.optim.AdamW(module.parameters(), **options)
 
 
 def _progress(recipe: Recipe, step: int, seconds: float) -> float:

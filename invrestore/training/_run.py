@@ -20,7 +20,7 @@ from invrestore.networks import Card
 from invrestore.training._denoiser import DenoiserTask
 from invrestore.training._gan import GanTask
 from invrestore.training._loop import Outcome, fit, make_fabric
-from invrestore.training._recipe import DenoiserRecipe, GanRecipe, Recipe
+from invrestore.training._recipe import DenoiserRecipe, GanRecipe, Recipe, Source
 from invrestore.training._task import RecipeTask
 
 __all__ = ["Trained", "prepare", "train"]
@@ -84,7 +84,9 @@ def prepare(recipe: Recipe, data: str | Path, out: str | Path) -> PackSummary | 
     description = ", ".join((data / source.folder).resolve().name for source in present)
     if not images:
         images, description = find_images(data, "train"), data.resolve().name
-        held_out = held_out or find_images(data, "test")
+        present = [Source(folder=".")]
+    if not held_out and any(source.folder == "." for source in present):
+        held_out = find_images(data, "test")
     if held_out:
         pack(held_out, out / _TEST, testing=True)
     measured = {(image.path.resolve(), image.member) for image in held_out}
