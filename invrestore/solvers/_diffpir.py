@@ -52,8 +52,9 @@ class DiffPIR(Solver[DiffPIRState]):
 
     Data of Gaussian noise are perturbed once for each sample, y_s = y + sigma n: otherwise all samples would share
     what the noise of y does to them, and seem surer than they are. The levels s_k fall geometrically from ``first``
-    to ``last``, and the samples are the last c. For denoising (A the identity, L2) the measurement itself is a diffused image of level sigma: the chain starts there, without
-    a data step, and samples the posterior that the denoiser implies exactly up to the length of the steps.
+    to ``last``, and the samples are the last c. For denoising (A the identity, L2) the measurement itself is a
+    diffused image of level sigma: the chain starts there, without a data step, and samples the posterior that the
+    denoiser implies up to the length of the steps.
 
     The answer ``x`` is the mean of the samples. All samples of all images go through the network together, at most
     ``PIXELS_AT_ONCE`` pixels in one call.

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from invrestore._types import Tensor
+from invrestore.fidelity import L2, Interval
 from invrestore.operators import Identity
 from invrestore.priors import Capability
 from invrestore.solvers._base import Solver, State
@@ -38,13 +39,14 @@ class HQS(Solver[HQSState]):
         x_k = prox_{f(A .) / rho_k}(z_{k-1})     the data step
         z_k = prox_{lam g / rho_k}(x_k)          for a denoiser prior: strength s_k = sqrt(lam / rho_k)
 
-    The strengths s_k fall geometrically from ``first`` to the noise level sigma (at least ``floor``), and
-    rho_k = lam / s_k^2. The answer is z_K, put back onto the data when they are exact. The step count is fixed:
+    The strengths s_k fall geometrically from ``first`` to ``last``, and rho_k = lam / s_k^2. The answer is z_K,
+    put back onto the data when they are exact, and into the interval when f is one. The step count is fixed:
     there is no objective that all steps minimise, and none is reported as if there were.
 
     Args:
         first: First strength, in units of the image range.
-        floor: Smallest last strength.
+        floor: Smallest last strength, where ``last`` is None.
+        last: Last strength; None takes the noise level sigma of each image.
         weight: lam / sigma^2 for a denoiser prior without a weight; larger smooths more.
         steps: K, the number of steps the schedule is spread over.
 
@@ -54,6 +56,7 @@ class HQS(Solver[HQSState]):
 
     first: float = 49 / 255
     floor: float = 1 / 255
+    last: float | None = None
     weight: float = 0.23
 
     name: ClassVar[str] = "hqs"
@@ -77,6 +80,7 @@ class HQS(Solver[HQSState]):
         """Denoising with a denoiser: one call at the noise level."""
         return (
             isinstance(problem.operator, Identity)
+            and isinstance(problem.fidelity, L2)
             and not problem.exact
             and problem.prior.can(Capability.DENOISE)
         )
@@ -91,7 +95,10 @@ class HQS(Solver[HQSState]):
 
     def strength(self, problem: Problem, count: int) -> Tensor:
         """s_k of each image for step ``count`` of ``steps``, counted from 0, (B,)."""
-        last = problem.sigma.clamp(self.floor, max(self.first, self.floor))
+        if self.last is None:
+            last = problem.sigma.clamp(self.floor, max(self.first, self.floor))
+        else:
+            last = torch.full_like(problem.sigma, self.last)
         t = min(count / max(self.steps - 1, 1), 1.0)
         strength: Tensor = self.first ** (1 - t) * last**t
         return strength
@@ -106,6 +113,6 @@ class HQS(Solver[HQSState]):
         fitted = problem.data_prox(state.x, weight, start=state.fitted)
         x = problem.prior.prox(fitted, weight)
         count = state.count + 1
-        if problem.exact and count == self.steps:
+        if count == self.steps and (problem.exact or isinstance(problem.fidelity, Interval)):
             x = problem.data_prox(x, weight)
         return HQSState(x, fitted, count)

@@ -25,6 +25,10 @@ _JPEG_SHARE = 0.6
 """Coding error follows the picture, so that a weight made for white noise of its size smooths too much; between 0.5
 and 0.7 of it was best on crops of the bundled photos at qualities 10 and 40."""
 
+_JPEG_SHARE_OF_DENOISER = 1.3
+"""A denoiser tells structure from coding error better, and may take all of it and a little more: between 1.2 and 1.4 was
+best for gray and colour crops of training images at qualities 10 and 30."""
+
 _BRIGHTEST = 4.0
 """No measurement of an image in [0, 1] with sigma <= 1 gets here but one in 8-bit or 16-bit units."""
 
@@ -185,7 +189,7 @@ def as_sigma(sigma: PerImage | None, y: Tensor, operator: Operator, prior: Prior
         with torch.no_grad():
             found = operator.estimate_sigma(y.detach()).to(y)
         if isinstance(operator, JPEG) and prior.can(Capability.PROX):
-            found = _JPEG_SHARE * found
+            found = (_JPEG_SHARE_OF_DENOISER if prior.can(Capability.DENOISE) else _JPEG_SHARE) * found
         notes.append("sigma: from the operator's rounding error." if rounds else "sigma: estimated from y.")
         # Far below what 8 bits resolve; keeps the noise model from becoming a constraint nobody asked for.
         return found.clamp_min(1e-4)
@@ -210,7 +214,7 @@ def as_fidelity(
 
     "auto" is L2, with one exception: for Quantize and JPEG with a prior that is minimised, the measurement is
     read as the image plus an error bounded by the quantiser's intervals, so that the operator becomes the
-    identity and the fidelity a box with a quadratic pull to y.
+    identity and the fidelity a box, for priors other than denoisers with a quadratic pull to y.
     """
     if isinstance(fidelity, Fidelity):
         if isinstance(fidelity, Interval) and isinstance(operator, Quantize):
@@ -222,13 +226,17 @@ def as_fidelity(
         if fidelity not in _FIDELITIES:
             raise UnknownNameError.suggest("solve", "fidelity", fidelity, ["auto", *_FIDELITIES])
         return operator, _FIDELITIES[fidelity]()
-    if exact or not prior.can(Capability.PROX):
+    latent = prior.can(Capability.LATENT)
+    if exact or not (prior.can(Capability.PROX) or latent):
         return operator, L2()
     if isinstance(operator, Quantize):
         lower, upper = operator.interval(y)
-        notes.append("fidelity: the interval of values that quantise to y, with a quadratic pull to y.")
-        return Identity(), Interval(lower, upper, pull=1.0)
-    if isinstance(operator, JPEG):
+        # Priors that shrink run to the edges of the box unless something pulls them back; denoisers do not.
+        pull = 0.0 if prior.can(Capability.DENOISE) else 1.0
+        how = ", with a quadratic pull to y" if pull else ""
+        notes.append(f"fidelity: the interval of values that quantise to y{how}.")
+        return Identity(), Interval(lower, upper, pull=pull)
+    if isinstance(operator, JPEG) and not latent:
         notes.append("fidelity: y read as the image plus coding error (L2).")
         return Identity(), L2()
     return operator, L2()

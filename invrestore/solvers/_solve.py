@@ -43,6 +43,7 @@ from invrestore.solvers._latent import LatentSearch, LatentState
 from invrestore.solvers._loop import Callback, Outcome, run
 from invrestore.solvers._pdhg import PDHG
 from invrestore.solvers._problem import Problem
+from invrestore.solvers._plug_and_play import schedule
 from invrestore.solvers._red import RED
 from invrestore.solvers._solution import Solution, Status
 from invrestore.solvers._weight import choose_lam
@@ -289,8 +290,7 @@ def _pick_solver(
     if method not in METHODS:
         raise UnknownNameError.suggest("solve", "method", method, ["auto", *METHODS])
     if method == "hqs":
-        # Missing data are filled from their borders inwards, which takes more steps than sharpening does.
-        return HQS(steps=max_steps or (24 if problem.exact else 8))
+        return schedule(problem, max_steps)
     if method == "diffpir":
         return DiffPIR(samples=samples or DiffPIR.samples, steps=max_steps or DiffPIR.steps)
     return METHODS[method]()

@@ -1,0 +1,48 @@
+"""Which schedule half-quadratic splitting takes for a denoiser: the results of tuning, as data in one place.
+
+``benchmarks/quality/tune_plug_and_play.py`` prints the figures behind each entry, from training images only.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from invrestore.fidelity import Interval
+from invrestore.operators import Downsample, Mask
+from invrestore.solvers._hqs import HQS
+from invrestore.solvers._problem import Problem
+
+__all__ = ["SCHEDULES", "schedule"]
+
+SCHEDULES: dict[str, HQS] = {
+    # DPIR's own.
+    "noisy data": HQS(first=49 / 255, steps=8, weight=0.23),
+    # An operator that multiplies or adds without sharpening does not raise noise, which then may be fitted closer.
+    "noisy pixels": HQS(first=49 / 255, steps=24, weight=0.1),
+    "noisy small image": HQS(first=49 / 255, steps=8, weight=0.1),
+    # Missing data are filled from their borders inwards, which takes more steps than sharpening does.
+    "exact data": HQS(first=49 / 255, floor=5 / 255, steps=24),
+    "exact pixels": HQS(first=30 / 255, floor=3 / 255, steps=24),
+    # In units of the rounding error.
+    "interval": HQS(first=0.8, last=0.3, steps=8),
+}
+"""Kind of problem to schedule."""
+
+
+def schedule(problem: Problem, max_steps: int | None = None) -> HQS:
+    """The tuned schedule for a problem, spread over ``max_steps`` if given."""
+    found = SCHEDULES[_kind(problem)]
+    if found.last is not None:
+        error = float(problem.sigma.max())  # the same for every image that one quantiser made
+        found = dataclasses.replace(found, first=found.first * error, last=found.last * error)
+    return found if max_steps is None else dataclasses.replace(found, steps=max_steps)
+
+
+def _kind(problem: Problem) -> str:
+    if isinstance(problem.fidelity, Interval):
+        return "interval"
+    if isinstance(problem.operator, Mask):
+        return "exact pixels" if problem.exact else "noisy pixels"
+    if problem.exact:
+        return "exact data"
+    return "noisy small image" if isinstance(problem.operator, Downsample) else "noisy data"
