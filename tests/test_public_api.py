@@ -55,7 +55,7 @@ def test_solve_has_the_documented_signature():
     names = list(inspect.signature(ir.solve).parameters)
     assert names == [
         "y", "operator", "prior", "sigma", "fidelity", "method", "max_steps", "tol", "init", "truth", "restarts",
-        "samples", "rng",
+        "samples", "refine", "rng",
         "progress", "callback", "throw",
     ]  # fmt: skip
 

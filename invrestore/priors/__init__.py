@@ -6,8 +6,10 @@ from invrestore.priors._catalogue import available, load
 from invrestore.priors._deepinv import FromDeepinv, as_prior_or_none, from_deepinv
 from invrestore.priors._denoiser import Denoiser
 from invrestore.priors._dictionary import Dictionary
+from invrestore.priors._feed_forward import FeedForward
 from invrestore.priors._latent import Latent
 from invrestore.priors._low_rank import LowRank, LowRankCompletion
+from invrestore.priors._restoration import Restoration
 from invrestore.priors._restorer import RestorerPrior
 from invrestore.priors._sum import PriorSum
 from invrestore.priors._tgv import TGV
@@ -22,12 +24,14 @@ __all__ = [
     "Capability",
     "Denoiser",
     "Dictionary",
+    "FeedForward",
     "FromDeepinv",
     "Latent",
     "LowRank",
     "LowRankCompletion",
     "Prior",
     "PriorSum",
+    "Restoration",
     "RestorerPrior",
     "Tikhonov",
     "Wavelet",

@@ -32,7 +32,7 @@ class Capability(enum.Enum):
     LATENT = "latent"
     """``generate(z)``: an image from a latent vector."""
     RESTORE = "restore"
-    """``restore(y, operator)``: a restored image from a measurement, without iterations."""
+    """``restore(y, operator, sigma)``: a restored image from a measurement, without iterations."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -131,9 +131,17 @@ class Prior:
         """Images from latent vectors ``z``, (B, C, H, W)."""
         raise self._lacks("generate")
 
-    def restore(self, y: Tensor, operator: Operator) -> Tensor:
-        """Restored images, (B, C, H, W), from a measurement, without iterations."""
+    def restore(self, y: Tensor, operator: Operator, sigma: PerImage | None = None) -> Tensor:
+        """Restored images, (B, C, H, W), from a measurement of noise level ``sigma``, without iterations."""
         raise self._lacks("restore")
+
+    def stages(self, y: Tensor, operator: Operator, sigma: PerImage | None = None) -> tuple[Tensor, ...]:
+        """Every image that ``restore`` makes on the way to its answer, which is the last."""
+        return (self.restore(y, operator, sigma),)
+
+    def objection(self, operator: Operator, sigma: Tensor) -> str:
+        """Why the prior may not suit the operator at noise levels ``sigma``, (B,); empty where it does."""
+        return ""
 
     def first_lam(self, sigma: Tensor) -> Tensor:
         """Weight a search begins with, (B,), for denoising at noise level ``sigma``, (B,); a guess, not a choice."""

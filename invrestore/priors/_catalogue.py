@@ -12,10 +12,30 @@ __all__ = ["available", "load"]
 
 def _makers() -> dict[str, Callable[[], Prior]]:
     from invrestore import networks
-    from invrestore.priors import TGV, TV, Denoiser, Dictionary, LowRank, Tikhonov, Wavelet
+    from invrestore.priors import (
+        TGV,
+        TV,
+        Denoiser,
+        Dictionary,
+        FeedForward,
+        Latent,
+        LowRank,
+        Tikhonov,
+        Wavelet,
+    )
 
     def trained(name: str) -> Callable[[], Prior]:
-        return lambda: Denoiser(networks.load(name))
+        def make() -> Prior:
+            network = networks.load(name)
+            if isinstance(network, networks.LatentModel):
+                # One that compares the images of a batch cannot judge an image by itself.
+                compares = getattr(network.discriminator, "minibatch_std", False)
+                return Latent(network.generator, None if compares else network.discriminator, network.encoder)
+            if isinstance(network, networks.RestorerNetwork):
+                return FeedForward(network, degradations=networks.card(name).degradations)
+            return Denoiser(network)
+
+        return make
 
     classical: dict[str, Callable[[], Prior]] = {
         "dictionary": Dictionary,

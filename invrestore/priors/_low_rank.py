@@ -277,8 +277,8 @@ class LowRankCompletion(Prior):
         check_count(self.name, "steps", self.steps)
         check_nonnegative(self.name, "tol", self.tol)
 
-    def restore(self, y: Tensor, operator: Operator) -> Tensor:
-        """The completed images; known pixels are exact."""
+    def restore(self, y: Tensor, operator: Operator, sigma: PerImage | None = None) -> Tensor:
+        """The completed images; known pixels are exact, whatever the noise."""
         where = f"{self.name}.restore"
         if not isinstance(operator, Mask):
             raise CapabilityError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar, Protocol
 
-from invrestore._types import Tensor
+from invrestore._types import PerImage, Tensor
 from invrestore.operators import Operator
 from invrestore.priors._base import Capability, Prior
 
@@ -32,6 +32,6 @@ class RestorerPrior(Prior):
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.RESTORE})
 
-    def restore(self, y: Tensor, operator: Operator) -> Tensor:
-        """The wrapped object's answer."""
+    def restore(self, y: Tensor, operator: Operator, sigma: PerImage | None = None) -> Tensor:
+        """The wrapped object's answer; it is not told the noise level."""
         return self.restorer.restore(y, operator)

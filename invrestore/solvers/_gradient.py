@@ -1,4 +1,4 @@
-"""Gradient descent with a line search, for nonlinear operators and differentiable priors."""
+"""Gradient descent with a line search, for nonlinear operators and priors with a gradient."""
 
 from __future__ import annotations
 
@@ -31,12 +31,16 @@ class GradientState(State):
 
 @dataclasses.dataclass(frozen=True)
 class GradientDescent(Solver[GradientState]):
-    """Problem: min_x f(A x; y) + lam g(x), all differentiable; A may be nonlinear.
+    """Problem: min_x f(A x; y) + lam g(x), all differentiable, or F(x) = 0 for F = A^T f'(A x; y) + grad(x).
+
+    A may be nonlinear. The second problem stands for the first where the prior declares a gradient but no value, as one
+    behind a restoration network does.
 
     Iteration: x <- x - tau grad, with the Barzilai-Borwein step tau = <s, s> / <s, d> (s: last move, d: change
     of the gradient; twice the last step where <s, d> <= 0), halved for each image until the objective falls by
-    at least ``decrease`` * tau ||grad||^2. An image for which no tried step lowers the objective stays where it is.
-    Stops when the relative change of x is below ``tol``.
+    at least ``decrease`` * tau ||grad||^2. Without an objective the step is halved until the gradient itself is no
+    longer than before, ||F(x - tau F(x))|| <= ||F(x)||, so that the iteration cannot diverge. An image for which no
+    tried step helps stays where it is. Stops when the relative change of x is below ``tol``.
 
     Args:
         first_step: First step tried.
@@ -44,7 +48,8 @@ class GradientDescent(Solver[GradientState]):
         halvings: Most halvings within one iteration.
 
     Reference:
-        Barzilai and Borwein (1988); Armijo (1966).
+        Barzilai and Borwein (1988); Armijo (1966); La Cruz, Martinez and Raydan (2006) for the search by the size
+        of F.
     """
 
     first_step: float = 1.0
@@ -52,7 +57,7 @@ class GradientDescent(Solver[GradientState]):
     halvings: int = 30
 
     name: ClassVar[str] = "gradient"
-    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRAD, Capability.VALUE})
+    needs: ClassVar[frozenset[Capability]] = frozenset({Capability.GRAD})
     default_steps: ClassVar[int] = 500
     default_tol: ClassVar[float] = 1e-6
 
@@ -74,21 +79,9 @@ class GradientDescent(Solver[GradientState]):
 
     def step(self, problem: Problem, state: GradientState) -> GradientState:
         """One line search."""
-        x, grad, step = state.x, state.grad, state.step
-        with torch.no_grad():
-            here = problem.objective(x)
-            assert here is not None
-            slope = per_image_dot(grad, grad)
-            slack = 10 * torch.finfo(x.dtype).eps * here.abs()
-            found = torch.zeros_like(slope, dtype=torch.bool)
-            for _ in range(self.halvings):
-                value = problem.objective(x - expand(step, x) * grad)
-                assert value is not None
-                found = value <= here - self.decrease * step * slope + slack
-                if bool(found.all()):
-                    break
-                step = torch.where(found, step, step / 2)
-            step = torch.where(found, step, 0.0)
+        x, grad = state.x, state.grad
+        by_value = problem.prior.can(Capability.VALUE)
+        step, found = self._by_value(problem, state) if by_value else self._by_size(problem, state)
         new = x - expand(step, x) * grad
         new_grad = self._grad(problem, new)
         with torch.no_grad():
@@ -97,3 +90,35 @@ class GradientDescent(Solver[GradientState]):
             barzilai = per_image_dot(s, s) / curve
             following = torch.where(curve > 0, barzilai, 2 * step.clamp_min(torch.finfo(x.dtype).tiny))
         return GradientState(new, new_grad, torch.where(found, following, state.step))
+
+    @torch.no_grad()
+    def _by_value(self, problem: Problem, state: GradientState) -> tuple[Tensor, Tensor]:
+        """A step for each image that lowers the objective, 0 where none was found, and where one was."""
+        x, grad, step = state.x, state.grad, state.step
+        here = problem.objective(x)
+        assert here is not None
+        slope = per_image_dot(grad, grad)
+        slack = 10 * torch.finfo(x.dtype).eps * here.abs()
+        found = torch.zeros_like(slope, dtype=torch.bool)
+        for _ in range(self.halvings):
+            value = problem.objective(x - expand(step, x) * grad)
+            assert value is not None
+            found = value <= here - self.decrease * step * slope + slack
+            if bool(found.all()):
+                break
+            step = torch.where(found, step, step / 2)
+        return torch.where(found, step, 0.0), found
+
+    @torch.no_grad()
+    def _by_size(self, problem: Problem, state: GradientState) -> tuple[Tensor, Tensor]:
+        """A step for each image that does not lengthen the gradient, 0 where none was found, and where one was."""
+        x, grad, step = state.x, state.grad, state.step
+        here = per_image_dot(grad, grad)
+        found = torch.zeros_like(here, dtype=torch.bool)
+        for _ in range(self.halvings):
+            ahead = self._grad(problem, x - expand(step, x) * grad)
+            found = per_image_dot(ahead, ahead) <= here
+            if bool(found.all()):
+                break
+            step = torch.where(found, step, step / 2)
+        return torch.where(found, step, 0.0), found
