@@ -58,9 +58,10 @@ class Latent(Prior):
         distribution: Density of latent vectors: "normal" is N(0, I); "uniform" on [-1, 1], which bounds the search.
         discriminator_output: "logit", or "probability" for a discriminator that ends in a sigmoid.
         discriminator_weight: c, >= 0.
-        lam: Weight of the bracket, in units of noise variance (L2) or mean deviation (L1). None: the larger of the
-            noise level and what the generator cannot explain, found along with z; for L2 that is max(sigma^2, mean
-            squared residual), the maximum-likelihood variance of an error of unknown size.
+        lam: Weight of the bracket, in units of noise variance (L2) or mean deviation (L1). None: found along with z, as
+            s + correlation * max(m - s, 0) with the noise s (sigma^2 for L2) and the mean misfit m, so that what the
+            generator cannot explain counts as noise of a size found from the data.
+        correlation: How many samples share one error of the generator: noise is white, its errors are not.
         importance: Share a in [0, 1] of the weights W = 1 - a + a W_i that count pixels near holes, for masks: W_i is
             the share of holes in the 7x7 pixels around. 1 leaves out pixels far from holes; 0 is off.
         space: "z", "w", "w+" or "auto": the last of these that the generator offers. "w+" passes through "w".
@@ -122,7 +123,8 @@ class Latent(Prior):
     distribution: str = dataclasses.field(default="normal", kw_only=True)
     discriminator_output: str = dataclasses.field(default="logit", kw_only=True)
     discriminator_weight: float = dataclasses.field(default=1.0, kw_only=True)
-    importance: float = dataclasses.field(default=0.0, kw_only=True)
+    correlation: float = dataclasses.field(default=10.0, kw_only=True)
+    importance: float = dataclasses.field(default=0.9, kw_only=True)
     space: str = dataclasses.field(default="auto", kw_only=True)
     layer: int | None = dataclasses.field(default=None, kw_only=True)
     layer_radius: float = dataclasses.field(default=0.2, kw_only=True)
@@ -164,7 +166,7 @@ class Latent(Prior):
         check_count(self.name, "adapt", self.adapt, least=0)
         if self.chunk is not None:
             check_count(self.name, "chunk", self.chunk)
-        for name in ("rate", "adapt_rate", "bound", "layer_radius", "layer_spread"):
+        for name in ("rate", "adapt_rate", "bound", "correlation", "layer_radius", "layer_spread"):
             check_nonnegative(self.name, name, getattr(self, name), positive=True)
         check_nonnegative(self.name, "discriminator_weight", self.discriminator_weight)
         check_nonnegative(self.name, "importance", self.importance)
@@ -260,14 +262,15 @@ class Latent(Prior):
         """The generator's weights, detached: no gradients flow to them through a search."""
         if not isinstance(self.generator, nn.Module):
             return []
-        return [p.detach() for p in self.generator.parameters()]
+        return [t.detach() for t in (*self.generator.parameters(), *self.generator.buffers())]
 
-    def sample(self, count: int, rng: torch.Generator | None = None) -> Tensor:
+    def sample(self, count: int, rng: torch.Generator | None = None, *, like: Tensor | None = None) -> Tensor:
         """Random latent vectors, (count, d), on the device and in the type of the generator's weights.
 
         Args:
             count: How many.
             rng: Random source; None is one seeded with 0.
+            like: Tensor whose device and type they get where the generator has no weights.
         """
         check_count(f"{self.name}.sample", "count", count)
         rng = torch.Generator().manual_seed(0) if rng is None else rng
@@ -276,7 +279,7 @@ class Latent(Prior):
             z = 2 * torch.rand(count, self.latent_size, generator=rng, device=rng.device) - 1
         else:
             z = torch.randn(count, self.latent_size, generator=rng, device=rng.device)
-        like = next((t for t in self.tensors() if t.is_floating_point()), None)
+        like = next((t for t in self.tensors() if t.is_floating_point()), like)
         return z if like is None else z.to(like)
 
     def generate(self, z: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from invrestore.solvers._blend import back_project, importance_weights, poisson_
 from invrestore.solvers._cg import CG
 from invrestore.solvers._diffpir import DiffPIR
 from invrestore.solvers._direct import Direct
+from invrestore.solvers._film import Film
 from invrestore.solvers._fista import FISTA
 from invrestore.solvers._gradient import GradientDescent
 from invrestore.solvers._hqs import HQS
@@ -26,6 +27,7 @@ __all__ = [
     "RED",
     "DiffPIR",
     "Direct",
+    "Film",
     "GradientDescent",
     "LatentSearch",
     "LatentState",

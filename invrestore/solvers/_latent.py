@@ -43,7 +43,7 @@ _EIGHT_BITS = 1 / (255 * math.sqrt(12))
 """Rounding error of 8-bit data: no measurement is taken to be more exact than that."""
 
 _GOOD = 1.5
-"""Restarts whose data loss is within this factor of the best one count for the spread."""
+"""Restarts whose data loss is within this factor of the best one, or of the noise, count for the spread."""
 
 _RULES: dict[str, Callable[[float | None], StepRule]] = {
     "adam": lambda rate: Adam() if rate is None else Adam(rate),
@@ -62,7 +62,8 @@ class LatentState(State):
         losses: Data loss of every restart at its best, (B, R).
         stages: The image after each part of the pipeline, name to (B, C, H, W): "raw" is G(z); "adapted",
             "consistent" and "blended" are there where that part ran.
-        spread: Standard deviation, (B, C, H, W), over the restarts whose data loss is within 1.5 times the best.
+        spread: Standard deviation, (B, C, H, W), over the restarts whose data loss is within 1.5 times that of the
+            best, or of noise of the level known.
     """
 
     z: Tensor
@@ -206,17 +207,19 @@ class _Group:
         return fidelity.value(u, y)
 
     def lam(self, part: _Part, data: Tensor) -> Tensor:
-        """Weight of the bracket, (N,): given, or the larger of the noise level and the mean misfit."""
+        """Weight of the bracket, (N,): given, or the noise level plus what the misfit exceeds it by, correlated."""
         if part.lam is not None:
             return part.lam
-        return torch.maximum(self.power * data / part.count, part.floor)
+        excess = (self.power * data / part.count - part.floor).clamp_min(0)
+        return part.floor + self.prior.correlation * excess
 
     def evaluate(self, part: _Part, raw: Tensor, energy: Tensor, *, judge: bool = True) -> _Value:
         """Objective of items from the generator's images and the energy of their codes.
 
-        With a given weight, data + lam * bracket. Without one, the bracket plus the negative log-likelihood of the data
-        with the error's size maximised out, not below the noise level: n/2 log(mean square) for L2. Its gradient is
-        that of data / lam + bracket for the weight ``lam``.
+        With a given weight, data + lam * bracket. Without one, the bracket plus a function of the mean misfit m whose
+        gradient is that of data / lam(m) for the weight of ``lam``: with noise s and correlation k,
+        n/2 (m / s - 1) below m = s, and n / (2 k) log(1 + k (m - s) / s) above. For k = 1 that is the negative
+        log-likelihood of white noise whose variance, at least s, is maximised out.
         """
         x = self.prior.to_image(raw).to(part.y.dtype)
         data = self.data(part, x)
@@ -227,14 +230,15 @@ class _Group:
             total = data + part.lam * bracket
         else:
             mean = self.power * data / part.count
-            above = torch.maximum(mean, part.floor)
-            below = torch.minimum(mean, part.floor) / part.floor - 1
-            total = part.count / self.power * (above.log() + below) + bracket
+            relative = mean / part.floor - 1
+            together = self.prior.correlation
+            fit = relative.clamp_max(0) + torch.log1p(together * relative.clamp_min(0)) / together
+            total = part.count / self.power * fit + bracket
         return _Value(total, data, x)
 
     def scale(self, part: _Part, total: Tensor) -> Tensor:
         """What a relative change of 1 of the data changes the objective by, (N,)."""
-        return total.abs() if part.lam is not None else part.count / self.power
+        return total.abs() if part.lam is not None else part.count / (self.power * self.prior.correlation)
 
 
 @dataclasses.dataclass(eq=False)
@@ -358,7 +362,7 @@ class LatentSearch(Solver[LatentState]):
             self._probe(prior, problem)
 
     def _probe(self, prior: Latent, problem: Problem) -> None:
-        z = prior.sample(2).requires_grad_()
+        z = prior.sample(2, like=problem.y).requires_grad_()
         raw: object = prior.generator(z.view(-1, *prior.latent_shape))
         where = f"priors.{prior.name}"
         wanted = (2, *problem.input_shape)
@@ -466,7 +470,8 @@ class LatentSearch(Solver[LatentState]):
         with prior.frozen(), torch.no_grad():
             spaces = spaces_of(prior)
             init = _checked_init(init, prior, problem)
-            table = _Table.of(prior, spaces[0], max(prior.candidates, count), rng, chunk)
+            z = prior.sample(max(prior.candidates, count), rng, like=problem.y)
+            table = _Table.of(spaces[0], z, chunk)
             results = []
             for images in torch.arange(problem.batch, device=problem.y.device).split(each):
                 group = _Group(_cut(problem, images), prior, images, chunk)
@@ -511,13 +516,10 @@ class _Table:
     x: Tensor
 
     @classmethod
-    def of(cls, prior: Latent, space: Space, count: int, rng: torch.Generator | None, chunk: int) -> _Table:
-        codes = space.enter(prior.sample(count, rng), "z")
-        x = [
-            prior.to_image(space.raw(codes[i : i + chunk], space.call))
-            for i in range(0, len(codes.code), chunk)
-        ]
-        return cls(codes, torch.cat(x))
+    def of(cls, space: Space, z: Tensor, chunk: int) -> _Table:
+        codes = space.enter(z, "z")
+        parts = [codes[i : i + chunk] for i in range(0, len(z), chunk)]
+        return cls(codes, torch.cat([_imaged(space, part)[1] for part in parts]))
 
 
 def _latent_prior(problem: Problem) -> Latent:
@@ -840,7 +842,9 @@ def _adapt(group: _Group, space: Space, best: _Items) -> Tensor:
             [
                 {"params": list(weights.values()), "lr": prior.adapt_rate},
                 {"params": [code], "lr": 10 * prior.adapt_rate},
-            ]
+            ],
+            # One pass over the weights instead of a dozen; this step costs more than the small generator itself.
+            fused=True,
         )
 
         def call(name: str, *arguments: object, weights: dict[str, Tensor] = weights) -> Tensor:
@@ -870,7 +874,9 @@ def _adapt(group: _Group, space: Space, best: _Items) -> Tensor:
             if step % 10 == 0 and bool(over):
                 break
             for tensor, grad in zip([*weights.values(), code], grads, strict=True):
-                tensor.grad = grad
+                # The fused step reads memory in order, so gradients need the layout of their weights.
+                same = grad is None or grad.stride() == tensor.stride()
+                tensor.grad = grad if same else torch.empty_like(tensor).copy_(grad)
             adam.step()
         out[i : i + 1] = kept
     return out
@@ -904,7 +910,9 @@ def _finish_images(
     each = torch.stack(
         [back_project(s, problem.y, operator, problem.fidelity) if projects else s for s in seen]
     )
-    good = (losses <= _GOOD * losses.amin(0)).to(each.dtype).view(*losses.shape, 1, 1, 1)
+    noise = group.whole.count / group.power * group.whole.floor
+    good = (losses <= _GOOD * torch.maximum(losses.amin(0), noise)).to(each.dtype)
+    good = good.view(*losses.shape, 1, 1, 1)
     mean = (good * each).sum(0) / good.sum(0)
     spread = ((good * (each - mean).square()).sum(0) / good.sum(0)).sqrt()
     empty = x.new_zeros(group.size, 0)
