@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal, overload
+from typing import Literal, cast, overload
 
 import torch
 from torch import Tensor, nn
@@ -198,15 +198,15 @@ class Synthesis(nn.Module):
             Feature maps (N, width, s, s), scaled for the next layer, and the image so far, twice as large.
         """
         ws = self._of_layers(w)
-        styles = self.layers[0].scales(ws[:, 0])
+        styles = self._layer(0).scales(ws[:, 0])
         start = self.start.expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        x = self.layers[0](start * styles[..., None, None], styles, self._next_scales(ws, 0))
+        x = self._layer(0)(start * styles[..., None, None], styles, self._next_scales(ws, 0))
         return self._climb(w, x, self.images[0](x, ws[:, 0]), 0, scale)
 
     def _climb(self, w: Tensor, x: Tensor, image: Tensor, scale: int, until: int) -> tuple[Tensor, Tensor]:
         ws = self._of_layers(w)
         for index in range(2 * scale + 1, 2 * until + 1):
-            layer = self.layers[index]
+            layer = self._layer(index)
             x = layer(x, layer.scales(ws[:, index]), self._next_scales(ws, index))
             if index % 2:
                 x = _doubled(x)
@@ -217,8 +217,10 @@ class Synthesis(nn.Module):
     def _next_scales(self, ws: Tensor, index: int) -> Tensor | None:
         if index + 1 == self.num_layers:
             return None
-        scales: Tensor = self.layers[index + 1].scales(ws[:, index + 1])
-        return scales
+        return self._layer(index + 1).scales(ws[:, index + 1])
+
+    def _layer(self, index: int) -> StyledConv:
+        return cast(StyledConv, self.layers[index])
 
     def _of_layers(self, w: Tensor) -> Tensor:
         if w.ndim == 2 and w.shape[1] == self.latent_dim:
@@ -302,8 +304,8 @@ class DownBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, inputs, H, W) to (N, outputs, H / 2, W / 2)."""
         out = self.second(F.leaky_relu(self.first(F.leaky_relu(x, _SLOPE)), _SLOPE))
-        skipped: Tensor = self.skip(F.avg_pool2d(x, 2))
-        return (out + skipped) * math.sqrt(0.5)
+        halved: Tensor = (out + self.skip(F.avg_pool2d(x, 2))) * math.sqrt(0.5)
+        return halved
 
 
 class Trunk(nn.Module):

@@ -184,13 +184,15 @@ class GanTask(RecipeTask):
         """Score reconstructions, resemblance as a set and distance from the training images."""
         if self.test_images is None:
             return {}
-        test = [part.float() / 255 for part in self.test_images.split(_BATCH)]
+        test = [part.float() / 255 for part in torch.split(self.test_images, _BATCH)]
         generated = self._generate(players, _SCORED)
         known = self.pool.images.cpu()
         features = RandomFeatures(self.model.channels)
-        reference = [part.float() / 255 for part in known[:: max(1, len(known) // _SCORED)].split(_BATCH)]
+        reference = [
+            part.float() / 255 for part in torch.split(known[:: max(1, len(known) // _SCORED)], _BATCH)
+        ]
         scores = {
-            "kernel_distance": kernel_distance(generated.split(_BATCH), test, features),
+            "kernel_distance": kernel_distance(torch.split(generated, _BATCH), test, features),
             "kernel_distance_of_training_images": kernel_distance(reference, test, features),
             "nearest_training_rms": float(nearest_distances(generated[:500], known)[0].median()),
             "nearest_training_rms_of_test_images": float(
@@ -217,7 +219,7 @@ class GanTask(RecipeTask):
     def _generate(self, players: Mapping[str, nn.Module], count: int) -> Tensor:
         """Images of random codes, seed 0."""
         z = torch.randn(count, self.model.latent_dim, generator=torch.Generator().manual_seed(0))
-        return torch.cat([players["generator"](part) for part in z.split(_BATCH)])
+        return torch.cat([players["generator"](part) for part in torch.split(z, _BATCH)])
 
     def samples(self, players: Mapping[str, nn.Module]) -> Tensor:
         """Show random images, the nearest training images of the first row, and reconstructions.
@@ -226,11 +228,11 @@ class GanTask(RecipeTask):
         held-out images, each row with its reconstructions below.
         """
         generated = self._generate(players, 6 * _COLUMNS)
-        rows = list(generated.split(_COLUMNS))
+        rows = list(torch.split(generated, _COLUMNS))
         nearest = nearest_distances(rows[0], self.pool.images.cpu())[1]
         rows.insert(1, self.pool.images.cpu()[nearest].float() / 255)
         if self.test_images is not None and "encoder" in players:
-            for part in self.test_images[: 3 * _COLUMNS].split(_COLUMNS):
+            for part in torch.split(self.test_images[: 3 * _COLUMNS], _COLUMNS):
                 if len(part) == _COLUMNS:
                     x = part.float() / 255
                     rows += [x, self._rebuild(players, x)]

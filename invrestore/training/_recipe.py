@@ -46,14 +46,15 @@ class Optimizer(_Strict):
     """How parameters move; the rate falls to zero along half a cosine after a linear warm-up.
 
     Attributes:
-        kind: "muon" (matrices by Muon, the rest by Adam) or "adamw".
+        kind: "muon" (matrices by Muon, the rest by Adam), "adamw", or "rmsprop", whose decay is the second of
+            `betas`.
         lr: Largest learning rate.
         betas: Decays of Adam's moments.
         weight_decay: Decoupled weight decay.
         warmup: Steps over which the rate rises from zero.
     """
 
-    kind: Literal["muon", "adamw"] = "muon"
+    kind: Literal["muon", "adamw", "rmsprop"] = "muon"
     lr: float = Field(default=1e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(default=0.0, ge=0)
@@ -126,6 +127,10 @@ class Recipe(_Strict):
             raise ValueError("stages must end at increasing progress, the last one at 1")
         return self
 
+    def optimizer_of(self, player: str) -> Optimizer:
+        """Return how the parameters of one player of the task move."""
+        return self.optimizer
+
     def stage(self, progress: float) -> Stage:
         """Return the stage that applies at this progress in [0, 1]."""
         return next((stage for stage in self.stages if progress < stage.until), self.stages[-1])
@@ -166,7 +171,8 @@ class GanStage(Stage):
 class GanRecipe(Recipe):
     """A generator of images, with its discriminator and perhaps an encoder.
 
-    The side of the images is the `patch` of the stages and reaches the architecture as `size`.
+    The side of the images is the `patch` of the stages and reaches the architecture as `size`. Any power of 2
+    will do; the widths of a FaceGAN need one more entry for each doubling.
 
     Attributes:
         kind: Tells recipes apart in files.

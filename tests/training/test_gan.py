@@ -28,6 +28,7 @@ from invrestore.training import (
     nearest_distances,
     train,
 )
+from invrestore.training._gan import _plain
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*")
 
@@ -204,6 +205,14 @@ def test_training_leaves_weights_card_and_sheet(photos: Path, tmp_path: Path, ki
     if isinstance(model, FaceGAN):
         w = model.generator.mapping(torch.randn(5000, 8)).mean(dim=0)
         torch.testing.assert_close(model.generator.w_mean, w, atol=0.1, rtol=0)
+
+
+def test_penalty_reaches_below_the_wrappers_of_device_and_compiler() -> None:
+    network = torch.nn.Linear(2, 1)
+    fabric = make_fabric(recipe(), "cpu")
+    wrapped = fabric.setup(torch.compile(network), torch.optim.SGD(network.parameters(), lr=0.1))[0]
+    for module in (network, torch.compile(network), wrapped):
+        assert _plain(module) is network
 
 
 def test_training_starts_from_given_weights(photos: Path, tmp_path: Path) -> None:
