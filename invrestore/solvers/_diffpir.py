@@ -85,7 +85,7 @@ class DiffPIR(Solver[DiffPIRState]):
     steps: int = 24
     first: float = 75 / 255
     last: float = 2 / 255
-    weight: float = 0.5
+    weight: float = 0.7
     zeta: float = 0.3
     seed: int = 0
 

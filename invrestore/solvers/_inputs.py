@@ -26,7 +26,7 @@ _JPEG_SHARE = 0.6
 and 0.7 of it was best on crops of the bundled photos at qualities 10 and 40."""
 
 _JPEG_SHARE_OF_DENOISER = 1.3
-"""A denoiser tells structure from coding error better, and may take all of it and a little more: between 1.2 and 1.4 was
+"""A denoiser tells structure from coding error better, and may take all of it and a little more: 1.2 to 1.4 was
 best for gray and colour crops of training images at qualities 10 and 30."""
 
 _BRIGHTEST = 4.0
