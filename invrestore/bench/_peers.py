@@ -1,16 +1,12 @@
-"""Published colour denoisers with their authors' weights, for measuring side by side.
+"""Published colour denoisers with their authors' weights.
 
 The weights are not part of this project and are never trained from: give the folder that holds the MATLAB
-files of the authors, `color_sigma{15,25,50}.mat` (cszn/DnCNN) and `FFDNet_color.mat` (cszn/FFDNet). Run as a
-script, it scores them on a folder of images by the protocol of the published tables::
-
-    python -m benchmarks.quality.peers --peers DIR --images DIR/cbsd68 --limit 12
+files of the authors, `color_sigma{15,25,50}.mat` (cszn/DnCNN) and `FFDNet_color.mat` (cszn/FFDNet).
 """
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +15,58 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from invrestore.errors import WeightsError
-from invrestore.io import load_image
+from invrestore.bench._types import Problem
+from invrestore.errors import CapabilityError, WeightsError
 from invrestore.networks import DenoiserNetwork, DnCNN
 from invrestore.networks._blocks import pad_to_multiple
-from invrestore.training import score_denoiser
 
-__all__ = ["PUBLISHED", "FFDNet", "load_dncnn", "load_ffdnet", "main"]
+__all__ = ["FFDNet", "dncnn", "ffdnet", "load_dncnn", "load_ffdnet"]
 
-PUBLISHED = {
-    "FFDNet": {15: 33.87, 25: 31.21, 50: 27.96},
-    "DnCNN": {15: 33.90, 25: 31.24, 50: 27.95},
-}
-"""Mean PSNR in dB on all of CBSD68, by the tables of the papers."""
+_LEVELS = (15, 25, 50)
+"""Noise levels that DnCNN was published for, in 8-bit units."""
+
+
+def dncnn(problem: Problem, *, peers: str) -> Tensor:
+    """Colour DnCNN with its authors' weights for this noise level.
+
+    Args:
+        problem: What to restore.
+        peers: Folder of the authors' files.
+
+    Raises:
+        CapabilityError: Another noise level than 15, 25 or 50 of 255, or gray images.
+        WeightsError: The file is missing or holds another network.
+    """
+    level = round(255 * problem.sigma)
+    if level not in _LEVELS or abs(level - 255 * problem.sigma) > 0.01:
+        raise CapabilityError(
+            "bench dncnn", expected=f"noise level {_LEVELS} of 255", found=f"{255 * problem.sigma:g}"
+        )
+    return _denoise(problem, load_dncnn(peers, level))
+
+
+def ffdnet(problem: Problem, *, peers: str) -> Tensor:
+    """Colour FFDNet with its authors' weights.
+
+    Args:
+        problem: What to restore.
+        peers: Folder of the authors' file.
+
+    Raises:
+        CapabilityError: Gray images.
+        WeightsError: The file is missing or holds another network.
+    """
+    return _denoise(problem, load_ffdnet(peers))
+
+
+def _denoise(problem: Problem, network: DenoiserNetwork) -> Tensor:
+    if problem.view.shape[1] != 3:
+        raise CapabilityError(
+            "bench", expected="colour images for published colour weights", found="gray images"
+        )
+    with torch.no_grad():
+        found: Tensor = network(problem.y, problem.sigma)
+    return found
 
 
 class FFDNet(DenoiserNetwork):
@@ -64,6 +99,7 @@ class FFDNet(DenoiserNetwork):
         return x - image[..., :height, :width]
 
 
+@functools.cache
 def load_dncnn(folder: str | Path, level: int) -> DnCNN:
     """Load the authors' colour DnCNN for one noise level.
 
@@ -80,6 +116,7 @@ def load_dncnn(folder: str | Path, level: int) -> DnCNN:
     return network.eval().requires_grad_(False)
 
 
+@functools.cache
 def load_ffdnet(folder: str | Path) -> FFDNet:
     """Load the authors' colour FFDNet.
 
@@ -125,37 +162,3 @@ def _fill(layers: nn.Sequential, values: list[tuple[np.ndarray, np.ndarray]]) ->
             )
         convolution.weight.data = torch.from_numpy(np.ascontiguousarray(weight))
         convolution.bias.data = torch.from_numpy(np.ascontiguousarray(bias))  # type: ignore[union-attr]
-
-
-def main() -> None:
-    """Score the peers, and networks of ours, on a folder of images."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--peers", type=Path, required=True, help="folder with the authors' files")
-    parser.add_argument("--images", type=Path, required=True, help="folder of colour images")
-    parser.add_argument("--limit", type=int, help="use only the first images")
-    parser.add_argument("--level", type=int, action="append", help="15, 25 or 50; all three by default")
-    parser.add_argument("--ours", action="append", default=[], help="a catalogue name or a .safetensors file")
-    options = parser.parse_args()
-    from invrestore import networks
-
-    paths = sorted(path for path in options.images.iterdir() if path.suffix in {".png", ".jpg"})[
-        : options.limit
-    ]
-    images = [load_image(path) for path in paths]
-    print(f"{len(images)} images of {options.images.name}; mean RGB PSNR in dB")
-    for level in options.level or [15, 25, 50]:
-        rows: dict[str, Callable[..., Tensor]] = {
-            "FFDNet": load_ffdnet(options.peers),
-            "DnCNN": load_dncnn(options.peers, level),
-        }
-        for name in options.ours:
-            rows[name] = networks.load_file(name) if name.endswith(".safetensors") else networks.load(name)
-        scores = {name: score_denoiser(network, images, level / 255) for name, network in rows.items()}
-        print(
-            f"sigma {level}: " + ", ".join(f"{name} {score:.3f}" for name, score in scores.items()),
-            flush=True,
-        )
-
-
-if __name__ == "__main__":
-    main()
