@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Literal, cast, overload
 
@@ -183,9 +183,12 @@ class Synthesis(nn.Module):
         Returns:
             Images (N, channels, size, size).
         """
-        x, image = self.features(w, 0) if features is None else features
+        ws = self._of_layers(w)
+        scales = self._scales(ws)
+        x, image = self._begin(ws, scales) if features is None else features
         first = 0 if features is None else scale
-        return 0.5 + 0.5 * torch.tanh(self._climb(w, x, image, first, self.num_layers // 2)[1])
+        image = self._climb(ws, scales, x, image, first, self.num_layers // 2)[1]
+        return 0.5 + 0.5 * torch.tanh(image)
 
     def features(self, w: Tensor, scale: int) -> tuple[Tensor, Tensor]:
         """Return what a scale hands to the next one.
@@ -198,29 +201,30 @@ class Synthesis(nn.Module):
             Feature maps (N, width, s, s), scaled for the next layer, and the image so far, twice as large.
         """
         ws = self._of_layers(w)
-        styles = self._layer(0).scales(ws[:, 0])
-        start = self.start.expand(ws.shape[0], -1, -1, -1).contiguous(memory_format=torch.channels_last)
-        x = self._layer(0)(start * styles[..., None, None], styles, self._next_scales(ws, 0))
-        return self._climb(w, x, self.images[0](x, ws[:, 0]), 0, scale)
+        scales = self._scales(ws)
+        return self._climb(ws, scales, *self._begin(ws, scales), 0, scale)
 
-    def _climb(self, w: Tensor, x: Tensor, image: Tensor, scale: int, until: int) -> tuple[Tensor, Tensor]:
-        ws = self._of_layers(w)
+    def _begin(self, ws: Tensor, scales: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+        start = self.start.expand(ws.shape[0], -1, -1, -1)
+        x = (start * cast(Tensor, scales[0])[..., None, None]).contiguous(memory_format=torch.channels_last)
+        x = self.layers[0](x, scales[0], scales[1])
+        return x, self.images[0](x, ws[:, 0])
+
+    def _climb(
+        self, ws: Tensor, scales: list[Tensor | None], x: Tensor, image: Tensor, scale: int, until: int
+    ) -> tuple[Tensor, Tensor]:
         for index in range(2 * scale + 1, 2 * until + 1):
-            layer = self._layer(index)
-            x = layer(x, layer.scales(ws[:, index]), self._next_scales(ws, index))
+            x = self.layers[index](x, scales[index], scales[index + 1])
             if index % 2:
                 x = _doubled(x)
             else:
                 image = _doubled(image) + self.images[index // 2](x, ws[:, index])
         return x, image
 
-    def _next_scales(self, ws: Tensor, index: int) -> Tensor | None:
-        if index + 1 == self.num_layers:
-            return None
-        return self._layer(index + 1).scales(ws[:, index + 1])
-
-    def _layer(self, index: int) -> StyledConv:
-        return cast(StyledConv, self.layers[index])
+    def _scales(self, ws: Tensor) -> list[Tensor | None]:
+        """Scales of the input channels of every layer, and None for those of the layer after the last."""
+        layers = enumerate(cast(Iterable[StyledConv], self.layers))
+        return [*(layer.scales(ws[:, index]) for index, layer in layers), None]
 
     def _of_layers(self, w: Tensor) -> Tensor:
         if w.ndim == 2 and w.shape[1] == self.latent_dim:
