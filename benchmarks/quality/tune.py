@@ -47,7 +47,8 @@ def search(
                 )
                 problem = task.degrade(clean, list(seeds))
                 torch.manual_seed(0)
-                estimate = method.run(problem, **fixed, **settings)
+                examples = {"examples": str(data / images.examples)} if method.examples else {}
+                estimate = method.run(problem, **fixed, **settings, **examples)
                 found = score(suite.protocol, task.border, estimate, clean)["psnr"]
                 assert found is not None
                 total, count = total + float(found.sum()), count + len(clean)
@@ -83,16 +84,13 @@ def main() -> None:
                 continue
             if options.tasks and task.name not in options.tasks.split(","):
                 continue
-            fixed = dict(row.fixed)
-            if method.examples:
-                fixed["examples"] = str(options.data / suite.tuning[0].folder)
-            tried = search(suite, method, task, options.data, fixed, options.limit)
+            tried = search(suite, method, task, options.data, dict(row.fixed), options.limit)
             best_psnr, best = tried[0]
             settings.setdefault(method.name, {})[task.name] = best
             edges = [
                 name
                 for name, value in best.items()
-                if len(method.grid[name]) > 2 and value in (method.grid[name][0], method.grid[name][-1])
+                if value is not None and value in (method.grid[name][0], method.grid[name][-1])
             ]
             note = f"  at the edge of the grid: {', '.join(edges)}" if edges else ""
             print(

@@ -222,6 +222,7 @@ def _methods() -> list[Method]:
             frozenset({"noise"}),
             module="h5py",
             peers=True,
+            channels=(3,),
             reference="Zhang et al. (2017)",
         ),
         Method(
@@ -232,6 +233,7 @@ def _methods() -> list[Method]:
             frozenset({"noise"}),
             module="h5py",
             peers=True,
+            channels=(3,),
             reference="Zhang et al. (2018)",
         ),
     ]

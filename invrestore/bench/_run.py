@@ -148,7 +148,7 @@ def plan(
         if method is None or reason:
             left_out[name] = reason
             continue
-        settings = _settings(suite, row, method, chosen, data, peers)
+        settings = _settings(suite, row, method, chosen, peers)
         if not settings:
             left_out[name] = "it treats none of these degradations"
             continue
@@ -159,7 +159,10 @@ def plan(
             count = len(_images.find(images, data))
             if row.first is not None:
                 count = min(count, row.first)
-            for task, arguments in settings.items():
+            for task, chosen_settings in settings.items():
+                arguments = dict(chosen_settings)
+                if method.examples:
+                    arguments["examples"] = str(data / images.examples)
                 key = _key(suite, method, task, images, arguments)
                 units += [
                     Unit(suite.name, name, images.name, task, k, min(k + suite.batch, count), arguments, key)
@@ -191,7 +194,7 @@ def _missing(method: Method, peers: Path | None) -> str:
 
 
 def _settings(
-    suite: Suite, row: Row, method: Method, tasks: Sequence[Task], data: Path, peers: Path | None
+    suite: Suite, row: Row, method: Method, tasks: Sequence[Task], peers: Path | None
 ) -> dict[str, dict[str, Any]]:
     """Arguments of the method by task, for the tasks it can treat."""
     found: dict[str, dict[str, Any]] = {}
@@ -205,8 +208,6 @@ def _settings(
             settings |= tuned_settings(suite.name, method.name, task.name)
         if method.peers and peers is not None:
             settings["peers"] = str(peers)
-        if method.examples:
-            settings["examples"] = str(data / suite.tuning[0].folder)
         found[task.name] = settings
     return found
 
@@ -221,7 +222,7 @@ def _key(suite: Suite, method: Method, task: str, images: ImageSet, settings: Ma
         network,
         suite.task(task).degrade,
         suite.task(task).border,
-        (images.name, images.folder, images.split, images.gray, images.names),
+        (images.name, images.folder, images.split, images.gray, images.names, images.examples),
         suite.protocol,
         sorted((name, value) for name, value in settings.items() if name not in {"peers", "examples"}),
     )

@@ -66,6 +66,7 @@ class ImageSet:
         crop: Applied to each image (1, C, H, W) after loading.
         first: Take only the first images; None takes all.
         names: Take only the files of these names (without ending); None takes all.
+        examples: Folder whose training images methods may look up for these; empty for none.
     """
 
     name: str
@@ -76,6 +77,7 @@ class ImageSet:
     crop: Callable[[Tensor], Tensor] | None = None
     first: int | None = None
     names: tuple[str, ...] | None = None
+    examples: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

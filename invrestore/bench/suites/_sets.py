@@ -45,10 +45,20 @@ CBSD68 = ImageSet("cbsd68", "CBSD68", "cbsd68")
 KODAK24 = ImageSet("kodak24", "Kodak24", "kodak24")
 KODAK500 = ImageSet("kodak500", "Kodak24, 500 x 500 crops", "kodak24", crop=kodak_500)
 SET12 = ImageSet("set12", "Set12 (gray)", "set12", gray=True)
-PHOTOS_128 = ImageSet("photos128", "CBSD68, middle 128 x 128", "cbsd68", crop=centre_128)
-FACES_128 = ImageSet("faces128", "Faces, 128 x 128", "faces128", split="test", first=100)
+PHOTOS_128 = ImageSet("photos128", "CBSD68, middle 128 x 128", "cbsd68", crop=centre_128, examples="bsds500")
+FACES_128 = ImageSet("faces128", "Faces, 128 x 128", "faces128", split="test", first=100, examples="faces128")
 TRAINING_PHOTOS = ImageSet(
-    "bsds-train", "BSDS500 train, middle 128 x 128", "bsds500", split="train", first=8, crop=centre_128
+    "bsds-train",
+    "BSDS500 train, middle 128 x 128",
+    "bsds500",
+    split="train",
+    first=8,
+    crop=centre_128,
+    examples="bsds500",
 )
-TRAINING_FACES = ImageSet("faces64-train", "Faces, train", "faces64", split="train", first=24)
-TRAINING_FACES_128 = ImageSet("faces128-train", "Faces, train", "faces128", split="train", first=8)
+TRAINING_FACES = ImageSet(
+    "faces64-train", "Faces, train", "faces64", split="train", first=24, examples="faces64"
+)
+TRAINING_FACES_128 = ImageSet(
+    "faces128-train", "Faces, train", "faces128", split="train", first=8, examples="faces128"
+)

@@ -20,7 +20,17 @@ SUITE = Suite(
         "Image i draws from seed i; estimates are clamped and rounded to 8 bits; RGB PSNR, no border crop.",
     ),
     rows=tuple(
-        Row(name) for name in ("input", "median", "tv-l1", "tv", "bm3d", "xgan-colornoise", "denoiser")
+        Row(name)
+        for name in (
+            "input",
+            "median",
+            "tv-l1",
+            "consensus-tv",
+            "skimage-tv",
+            "bm3d",
+            "xgan-colornoise",
+            "denoiser",
+        )
     ),
     axis="hit pixels in %",
 )
