@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from invrestore.cli._options import Debug, Quiet
 from invrestore.errors import CapabilityError, TrainingError
+
+if TYPE_CHECKING:
+    from invrestore.training import Recipe
 
 __all__ = ["train"]
 
@@ -39,6 +42,18 @@ def train(
         typer.Option(
             "--from", help="Begin from these weights: a catalogue name or a file.", metavar="NAME|FILE"
         ),
+    ] = None,
+    without: Annotated[
+        str | None,
+        typer.Option(
+            help="Ablation of a cascade: pretraining leaves out all stages but the last.", metavar="PART"
+        ),
+    ] = None,
+    gan_only: Annotated[
+        bool, typer.Option("--gan-only", help="Ablation of a cascade: no second network.")
+    ] = False,
+    point_loss: Annotated[
+        str | None, typer.Option(help="Ablation of an X-GAN: l2, l1 or none.", metavar="DISTANCE")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")
@@ -74,6 +89,8 @@ def train(
     chosen = training.load_recipe(recipe)
     changes = {"minutes": minutes, "steps": steps, "seed": seed, "start": start}
     chosen = training.adjust(chosen, **{key: value for key, value in changes.items() if value is not None})
+    if without is not None or gan_only or point_loss is not None:
+        chosen = _ablated(chosen, without, gan_only, point_loss)
     if data is None:
         raise TrainingError(
             "invrestore train",
@@ -107,3 +124,14 @@ def train(
 
 def _silent(line: str) -> None:
     """Drop a line of progress."""
+
+
+def _ablated(recipe: Recipe, without: str | None, gan_only: bool, point_loss: str | None) -> Recipe:
+    from invrestore import training
+    from invrestore._checks import check_choice
+
+    if without is not None:
+        check_choice("train --without", "part", without, ("pretraining",))
+    if point_loss is not None:
+        check_choice("train --point-loss", "distance", point_loss, ("l2", "l1", "none"))
+    return training.ablate(recipe, without=without, gan_only=gan_only, point_loss=point_loss)  # type: ignore[arg-type]

@@ -169,12 +169,21 @@ class PatchPool:
     Args:
         images: uint8 images (H, W, 3).
         device: Where the pixels live and crops are made.
+        by_image: Give every image that is large enough the same number of crops instead.
+        upright: Mirror crops left to right only, for what has a top and a bottom.
 
     Raises:
         TrainingError: There are no images.
     """
 
-    def __init__(self, images: Sequence[np.ndarray], device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self,
+        images: Sequence[np.ndarray],
+        device: torch.device | str = "cpu",
+        *,
+        by_image: bool = False,
+        upright: bool = False,
+    ) -> None:
         if not images:
             raise TrainingError("data.PatchPool", expected="at least one image", found="none")
         flat = np.concatenate([image.reshape(-1, 3) for image in images])
@@ -182,6 +191,7 @@ class PatchPool:
         self.sides = torch.tensor([image.shape[:2] for image in images], device=device)
         areas = self.sides.prod(dim=1)
         self.starts = areas.cumsum(0) - areas
+        self.by_image, self.upright = by_image, upright
         self._weights: dict[int, Tensor] = {}
 
     @classmethod
@@ -193,6 +203,8 @@ class PatchPool:
         scales: tuple[float, float] = (1.0, 1.0),
         copies: int = 1,
         seed: int = 0,
+        by_image: bool = False,
+        upright: bool = False,
     ) -> PatchPool:
         """Decode a packed file, with reduced copies of every image.
 
@@ -203,6 +215,8 @@ class PatchPool:
                 adds variety and hides traces of JPEG.
             copies: Copies of each image; the first has the size scales[1].
             seed: Of the random sizes.
+            by_image: See the class.
+            upright: See the class.
 
         Raises:
             RangeError: scales or copies make no sense.
@@ -223,7 +237,7 @@ class PatchPool:
                 size = (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale)))
                 same = size == rgb.size
                 images.append(np.asarray(rgb if same else rgb.resize(size, Image.Resampling.LANCZOS)))
-        return cls(images, device)
+        return cls(images, device, by_image=by_image, upright=upright)
 
     def crops(self, count: int, size: int, rng: torch.Generator) -> Tensor:
         """Draw random square crops.
@@ -251,10 +265,12 @@ class PatchPool:
                     found=f"{longest}",
                     remedy=remedy,
                 )
-            self._weights[size] = room
+            self._weights[size] = room.clamp(max=1) if self.by_image else room
         chosen = torch.multinomial(self._weights[size], count, replacement=True, generator=rng)
         place = torch.rand((count, 2), device=device, generator=rng)
         symmetry = torch.rand((count, 3), device=device, generator=rng) < 0.5
+        if self.upright:
+            symmetry[:, ::2] = False
         sides = self.sides[chosen]
         corner = (place * (sides - size + 1)).long()
         line = torch.arange(size, device=device)

@@ -6,6 +6,7 @@ Needs the extra `train`. Nothing here is imported by `import invrestore`.
 from invrestore.training import losses
 from invrestore.training._augment import Augment, Augmentation
 from invrestore.training._checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from invrestore.training._degradations import Degradation, Degraded, Degrader
 from invrestore.training._denoiser import DenoiserTask, score_denoiser
 from invrestore.training._distances import RandomFeatures, kernel_distance, nearest_distances
 from invrestore.training._gan import GanTask
@@ -13,6 +14,8 @@ from invrestore.training._loop import Outcome, fit, make_fabric
 from invrestore.training._optim import Muon
 from invrestore.training._recipe import DenoiserRecipe, GanRecipe, GanStage, Optimizer, Recipe, Source, Stage
 from invrestore.training._recipes import RECIPES, adjust, load_recipe
+from invrestore.training._restorer_recipe import RestorerRecipe, RestorerStage, ablate
+from invrestore.training._restorers import RestorerTask
 from invrestore.training._run import Trained, prepare, train
 from invrestore.training._task import RecipeTask, Task
 
@@ -21,6 +24,9 @@ __all__ = [
     "Augment",
     "Augmentation",
     "Checkpoint",
+    "Degradation",
+    "Degraded",
+    "Degrader",
     "DenoiserRecipe",
     "DenoiserTask",
     "GanRecipe",
@@ -32,10 +38,14 @@ __all__ = [
     "RandomFeatures",
     "Recipe",
     "RecipeTask",
+    "RestorerRecipe",
+    "RestorerStage",
+    "RestorerTask",
     "Source",
     "Stage",
     "Task",
     "Trained",
+    "ablate",
     "adjust",
     "fit",
     "kernel_distance",

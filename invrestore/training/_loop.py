@@ -148,7 +148,7 @@ class _State:
         self.players: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
         for name, module in self.raw.items():
-            optimizer = _optimizer(module, recipe.optimizer)
+            optimizer = _optimizer(module, recipe.optimizer_of(name))
             compiled = torch.compile(module) if recipe.compile else module
             self.players[name], self.optimizers[name] = fabric.setup(compiled, optimizer)
 
@@ -241,6 +241,9 @@ def _optimizer(module: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
     }
     if settings.kind == "muon":
         return Muon(module.parameters(), **options)
+    if settings.kind == "rmsprop":
+        del options["betas"]
+        return torch.optim.RMSprop(module.parameters(), alpha=settings.betas[1], **options)
     return torch.optim.AdamW(module.parameters(), **options)
 
 
@@ -253,9 +256,10 @@ def _progress(recipe: Recipe, step: int, seconds: float) -> float:
 def _set_rates(
     optimizers: Mapping[str, torch.optim.Optimizer], recipe: Recipe, step: int, progress: float
 ) -> None:
-    warm = min(1.0, (step + 1) / (recipe.optimizer.warmup + 1))
-    rate = recipe.optimizer.lr * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
-    for optimizer in optimizers.values():
+    for name, optimizer in optimizers.items():
+        settings = recipe.optimizer_of(name)
+        warm = min(1.0, (step + 1) / (settings.warmup + 1))
+        rate = settings.lr * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
         for group in optimizer.param_groups:
             group["lr"] = rate
 

@@ -10,19 +10,16 @@ from pydantic import ValidationError
 
 from invrestore.errors import TrainingError, UnknownNameError
 from invrestore.training._recipe import DenoiserRecipe, GanRecipe, GanStage, Optimizer, Recipe, Source, Stage
+from invrestore.training._restorer_recipe import RestorerRecipe
+from invrestore.training._restorer_recipes import PHOTO_LICENCE, PHOTOS, RESTORERS
 
 __all__ = ["RECIPES", "adjust", "load_recipe"]
 
-_PHOTOS = (Source(folder="bsds500", split=None), Source(folder="scenes"))
 _DRUNET = (
     "Zhang et al. (2021), Plug-and-Play Image Restoration with Deep Denoiser Prior; "
     "Mohan et al. (2020), Robust and Interpretable Blind Image Denoising via Bias-Free CNNs"
 )
 _LIU = "Liu et al. (2018), When Image Denoising Meets High-Level Vision Tasks"
-_LICENCE = (
-    "Weights: as the package. Training images: BSDS500 (no licence stated; research use, cite Arbelaez "
-    "et al. 2011) and scene photos of the SUN database (no licence stated; research use)."
-)
 
 
 def _multiscale(level: int) -> DenoiserRecipe:
@@ -32,13 +29,13 @@ def _multiscale(level: int) -> DenoiserRecipe:
         sigma=(level / 255, level / 255),
         test_sigmas=(level / 255,),
         loss="mse",
-        sources=_PHOTOS,
+        sources=PHOTOS,
         scales=(0.7, 1.0),
         copies=3,
         stages=(Stage(patch=48, batch=32),),
         optimizer=Optimizer(kind="adamw"),
         minutes=60,
-        licence=_LICENCE,
+        licence=PHOTO_LICENCE,
         reference=_LIU,
     )
 
@@ -60,13 +57,13 @@ _ALL: tuple[Recipe, ...] = (
         checkpoint="denoiser",
         arguments={"channels": 3, "widths": [32, 64, 128, 192], "blocks": [1, 2, 3, 2]},
         sigma_power=1.25,
-        sources=_PHOTOS,
+        sources=PHOTOS,
         scales=(0.7, 1.0),
         copies=3,
         stages=(Stage(until=0.6, patch=64, batch=16), Stage(patch=128, batch=4)),
         optimizer=Optimizer(lr=2e-3),
         minutes=104,
-        licence=_LICENCE,
+        licence=PHOTO_LICENCE,
         reference=_DRUNET,
     ),
     DenoiserRecipe(
@@ -74,14 +71,14 @@ _ALL: tuple[Recipe, ...] = (
         checkpoint="denoiser",
         arguments={"channels": 3, "widths": [32, 64, 128, 256], "blocks": 4},
         sigma_power=1.25,
-        sources=_PHOTOS,
+        sources=PHOTOS,
         scales=(0.7, 1.0),
         copies=3,
         stages=(Stage(patch=128, batch=64),),
         optimizer=Optimizer(lr=1e-3, warmup=500),
         compile=True,
         minutes=22,
-        licence=_LICENCE,
+        licence=PHOTO_LICENCE,
         reference=_DRUNET,
     ),
     DenoiserRecipe(
@@ -89,13 +86,13 @@ _ALL: tuple[Recipe, ...] = (
         checkpoint="denoiser-gray",
         arguments={"channels": 1, "widths": [32, 64, 128, 192], "blocks": [1, 2, 3, 2]},
         sigma_power=1.25,
-        sources=_PHOTOS,
+        sources=PHOTOS,
         scales=(0.7, 1.0),
         copies=3,
         stages=(Stage(until=0.6, patch=64, batch=16), Stage(patch=128, batch=4)),
         optimizer=Optimizer(lr=2e-3),
         minutes=104,
-        licence=_LICENCE,
+        licence=PHOTO_LICENCE,
         reference=_DRUNET,
     ),
     GanRecipe(
@@ -107,10 +104,10 @@ _ALL: tuple[Recipe, ...] = (
             GanStage(patch=64, batch=32),
         ),
         optimizer=Optimizer(kind="adamw", lr=1e-3, betas=(0.5, 0.99)),
-        kl=0.1,
-        features=0.2,
+        kl=0.5,
+        features=0.4,
         reconstruction=4.0,
-        adversarial=0.1,
+        adversarial=0.2,
         r1=0.05,
         penalised=2,
         minutes=70,
@@ -154,10 +151,10 @@ _ALL: tuple[Recipe, ...] = (
     _multiscale(50),
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*_ALL, *RESTORERS)}
 """Recipes by name. Those ending in `-cpu` suit one or two processor cores, the others one GPU."""
 
-_KINDS: dict[str, type[Recipe]] = {"denoiser": DenoiserRecipe, "gan": GanRecipe}
+_KINDS: dict[str, type[Recipe]] = {"denoiser": DenoiserRecipe, "gan": GanRecipe, "restorer": RestorerRecipe}
 
 
 def load_recipe(name: str) -> Recipe:

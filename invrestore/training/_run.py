@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -21,12 +22,18 @@ from invrestore.training._denoiser import DenoiserTask
 from invrestore.training._gan import GanTask
 from invrestore.training._loop import Outcome, fit, make_fabric
 from invrestore.training._recipe import DenoiserRecipe, GanRecipe, Recipe, Source
+from invrestore.training._restorer_recipe import RestorerRecipe
+from invrestore.training._restorers import RestorerTask
 from invrestore.training._task import RecipeTask
 
 __all__ = ["Trained", "prepare", "train"]
 
 _TRAIN, _TEST = "train-images.safetensors", "test-images.safetensors"
-_TASKS: dict[type[Recipe], type[RecipeTask]] = {DenoiserRecipe: DenoiserTask, GanRecipe: GanTask}
+_TASKS: dict[type[Recipe], type[RecipeTask]] = {
+    DenoiserRecipe: DenoiserTask,
+    GanRecipe: GanTask,
+    RestorerRecipe: RestorerTask,
+}
 
 
 @dataclass(frozen=True)
@@ -177,7 +184,14 @@ def _card(recipe: Recipe, data: str = "", training: str = "", protocol: str = ""
         recipe=recipe.name,
         commit=_commit(),
         reference=recipe.reference,
+        degradations=_degradations(recipe),
     )
+
+
+def _degradations(recipe: Recipe) -> tuple[dict[str, Any], ...]:
+    if not isinstance(recipe, RestorerRecipe):
+        return ()
+    return tuple(d.model_dump(mode="json", exclude={"weight"}) for d in recipe.degradations)
 
 
 def _export(

@@ -28,7 +28,8 @@ def lipschitz_penalty(
     u = torch.rand((real.shape[0], 1, 1, 1), device=real.device, dtype=real.dtype, generator=rng)
     with torch.enable_grad():
         x = (u * real + (1 - u) * fake).detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+        # A view, since hooks that count operations cannot be put on a leaf that autograd.grad differentiates in.
+        (gradient,) = torch.autograd.grad(critic(x.view_as(x)).sum(), x, create_graph=True)
     return (torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1).square().mean()
 
 
