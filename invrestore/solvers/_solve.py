@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
@@ -27,7 +28,7 @@ from invrestore.solvers._admm import ADMM
 from invrestore.solvers._base import Solver
 from invrestore.solvers._cg import CG
 from invrestore.solvers._diffpir import DiffPIR, DiffPIRState
-from invrestore.solvers._direct import Direct
+from invrestore.solvers._direct import Direct, DirectState
 from invrestore.solvers._fista import FISTA
 from invrestore.solvers._gradient import GradientDescent
 from invrestore.solvers._hqs import HQS
@@ -42,8 +43,8 @@ from invrestore.solvers._inputs import (
 from invrestore.solvers._latent import LatentSearch, LatentState
 from invrestore.solvers._loop import Callback, Outcome, run
 from invrestore.solvers._pdhg import PDHG
-from invrestore.solvers._problem import Problem
 from invrestore.solvers._plug_and_play import schedule
+from invrestore.solvers._problem import Problem
 from invrestore.solvers._red import RED
 from invrestore.solvers._solution import Solution, Status
 from invrestore.solvers._weight import choose_lam
@@ -84,6 +85,7 @@ def solve(
     truth: Tensor | None = None,
     restarts: int | None = None,
     samples: int | None = None,
+    refine: bool = False,
     rng: torch.Generator | None = None,
     progress: bool | None = None,
     callback: Callback | None = None,
@@ -116,6 +118,8 @@ def solve(
         restarts: Starts of a latent search, None for what its prior says; other methods have one start.
         samples: Posterior samples of each image, at least 2, from a denoiser prior: the solution then holds them, their
             mean as ``x`` and their standard deviation. None: one answer.
+        refine: Project the answer of a feed-forward restorer onto the images that fit the measurement, which never
+            takes it further from the truth (see ``solvers.Direct``).
         rng: Source of randomness for methods that draw numbers, on any device; None is one seeded with 0. None of
             the classical methods draws any.
         progress: Show a progress bar.
@@ -178,6 +182,9 @@ def solve(
         physics, misfit = as_fidelity(fidelity, y, physics, model, exact, notes)
         problem = Problem(y, physics, misfit, model, noise, input_shape, exact)
         solver = _pick_solver(method, problem, max_steps, samples, notes)
+        if refine:
+            solver = _refining(solver)
+        _warn_of_objection(problem, notes)
         if isinstance(solver, DiffPIR) and rng is not None:
             seed = int(torch.randint(2**31, (), generator=rng, device=rng.device))
             solver = dataclasses.replace(solver, seed=seed)
@@ -252,7 +259,7 @@ def _finish(
         choices=tuple(notes),
         z=None if search is None else search.z,
         losses=None if search is None else search.losses,
-        stages={} if search is None else search.stages,
+        stages=_stages(outcome.state),
         spread=None if search is None else search.spread,
         samples=outcome.state.samples if isinstance(outcome.state, DiffPIRState) else None,
     )
@@ -267,6 +274,10 @@ def _finish(
         error.solution = solution
         raise error
     return solution
+
+
+def _stages(state: object) -> dict[str, Tensor]:
+    return dict(state.stages) if isinstance(state, LatentState | DirectState) else {}
 
 
 def _pick_solver(
@@ -294,6 +305,25 @@ def _pick_solver(
     if method == "diffpir":
         return DiffPIR(samples=samples or DiffPIR.samples, steps=max_steps or DiffPIR.steps)
     return METHODS[method]()
+
+
+def _refining(solver: Solver[Any]) -> Direct:
+    if not isinstance(solver, Direct):
+        raise CapabilityError(
+            f"solve(method={solver.name!r}, refine=True)",
+            expected="a feed-forward restorer",
+            found="a method that iterates on the data anyway",
+            remedy="Leave refine out.",
+        )
+    return dataclasses.replace(solver, refine=True)
+
+
+def _warn_of_objection(problem: Problem, notes: list[str]) -> None:
+    """Say, in the answer and as a warning, that a trained prior was made for other problems."""
+    reason = problem.prior.objection(problem.operator, problem.sigma)
+    if reason:
+        notes.append(f"prior: {reason}.")
+        warnings.warn(f"solve: the prior may fail, because {reason}.", stacklevel=3)
 
 
 def _check_draws_samples(method: object, problem: Problem) -> None:
