@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 
-from invrestore._checks import check_count, check_image, check_sigma
+from invrestore._checks import check_choice, check_count, check_image, check_sigma
 from invrestore._types import PerImage, Tensor
 from invrestore.errors import CapabilityError, DTypeError, ShapeError
+from invrestore.networks import DenoiserNetwork
 from invrestore.priors._base import Capability, Prior
 
 __all__ = ["Denoiser"]
@@ -32,6 +34,10 @@ class Denoiser(Prior):
             they are. Gray images reach a colour network as three equal channels and come back as their mean;
             colour images reach a gray network channel by channel.
         ensemble: Average over this many of the 8 flips and quarter turns; 1 or 8.
+        precision: "auto", "full" or "bfloat16". "full" computes in the types of image and network. "bfloat16" lets the
+            network multiply in bfloat16 and rounds only its estimate of the noise, never the image. "auto" does so
+            for trained networks of this package on machines with matrix units for it, where it is 3 to 5 times
+            faster and changed no restoration by more than 0.02 dB (see docs/choosing.md), unless gradients are wanted.
 
     Shapes:
         x: (B, C, H, W), C = 1 or ``channels``.
@@ -39,6 +45,7 @@ class Denoiser(Prior):
     Raises:
         DTypeError: ``network`` is not callable.
         ShapeError: The image's channels do not fit the network.
+        UnknownNameError: Unknown ``precision``.
 
     Reference:
         Venkatakrishnan, Bouman and Wohlberg (2013); Romano, Elad and Milanfar (2017); Zhang et al. (2021).
@@ -47,6 +54,7 @@ class Denoiser(Prior):
     network: Callable[..., Tensor] = dataclasses.field(default=None, kw_only=False)  # type: ignore[assignment]
     channels: int | None = dataclasses.field(default=None, kw_only=True)
     ensemble: int = dataclasses.field(default=1, kw_only=True)
+    precision: str = dataclasses.field(default="auto", kw_only=True)
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.DENOISE, Capability.PROX})
 
@@ -59,6 +67,7 @@ class Denoiser(Prior):
                 found=type(self.network).__name__,
                 remedy="invrestore.networks.load(name) loads a shipped one.",
             )
+        check_choice(self.name, "precision", self.precision, ("auto", "full", "bfloat16"))
         check_count(self.name, "ensemble", self.ensemble)
         if self.ensemble not in (1, 8):
             raise CapabilityError(self.name, expected="ensemble 1 or 8", found=str(self.ensemble))
@@ -86,20 +95,35 @@ class Denoiser(Prior):
         wanted = self.channels or getattr(self.network, "channels", None)
         given = x.shape[1]
         if not isinstance(wanted, int) or wanted == given:
-            return self.network(x, sigma)
+            return self._run(x, sigma)
         if given == 1:
-            return self.network(x.expand(-1, wanted, -1, -1), sigma).mean(1, keepdim=True)
+            return self._run(x.expand(-1, wanted, -1, -1), sigma).mean(1, keepdim=True)
         if wanted == 1:
             repeated = (
                 sigma.repeat_interleave(given) if isinstance(sigma, torch.Tensor) and sigma.ndim else sigma
             )
-            return self.network(x.flatten(0, 1)[:, None], repeated).view_as(x)
+            return self._run(x.flatten(0, 1)[:, None], repeated).view_as(x)
         raise ShapeError(
             f"{self.name}.denoise",
             expected=f"an image with 1 or {wanted} channels",
             found=f"{given} channels",
             remedy="Denoise groups of channels on their own.",
         )
+
+    def _run(self, x: Tensor, sigma: PerImage) -> Tensor:
+        """The network, in the precision asked for."""
+        fast = self.precision == "bfloat16" or (
+            self.precision == "auto"
+            and isinstance(self.network, DenoiserNetwork)
+            and self.network.sigma_range is not None
+            and x.dtype == torch.float32
+            and not (torch.is_grad_enabled() and (x.requires_grad or self.network.training))
+            and _has_matrix_units(x.device)
+        )
+        if not fast:
+            return self.network(x, sigma)
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return self.network(x, sigma).to(x.dtype)
 
     def prox(self, v: Tensor, step: PerImage = 1.0) -> Tensor:
         """``denoise(v, sqrt(lam * step))``: the prox variance of a Gaussian denoiser is lam * step."""
@@ -110,3 +134,12 @@ class Denoiser(Prior):
     def first_lam(self, sigma: Tensor) -> Tensor:
         """0.23 sigma^2."""
         return 0.23 * sigma.square()
+
+
+@functools.cache
+def _has_matrix_units(device: torch.device) -> bool:
+    """Whether bfloat16 products are several times faster than float32 ones there."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # A processor without them converts back and forth, and is slower than in float32.
+    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()
