@@ -79,8 +79,10 @@ class Latent(Prior):
         optimiser: "adam", "nesterov" (momentum 0.9) or "lbfgs" (10 pairs, one evaluation a step).
         rate: Step size at the start, falling to a twentieth along a cosine; None: 0.05 (adam), 1e-3 (nesterov). L-BFGS
             finds its own.
-        adapt: Fine-tuning steps for each image, 0 for none.
-        adapt_rate: Their step size for the weights; the latent moves at 10 times that.
+        adapt: Fine-tuning steps for each image, 0 for none. None: 100, but none for a mask whose missing pixels mostly
+            have no known one in the 7x7 pixels around: tuning on what surrounds a large hole spoils its content.
+        adapt_rate: Their step size for the weights; the latent moves at 10 times that. None: 1e-4 for exact data, 3e-4
+            for noisy ones, whose noise level ends the tuning in time.
         consistency: Put the data back at the end, where they are exact: x + A^+ (y - A x), or the nearest image in the
             interval of Quantize and JPEG.
         blend: "poisson": holes of a mask get the gradients of G(z) and meet the known pixels at their rims. "value":
@@ -138,8 +140,8 @@ class Latent(Prior):
     prune: bool = dataclasses.field(default=True, kw_only=True)
     optimiser: str = dataclasses.field(default="adam", kw_only=True)
     rate: float | None = dataclasses.field(default=None, kw_only=True)
-    adapt: int = dataclasses.field(default=100, kw_only=True)
-    adapt_rate: float = dataclasses.field(default=3e-4, kw_only=True)
+    adapt: int | None = dataclasses.field(default=None, kw_only=True)
+    adapt_rate: float | None = dataclasses.field(default=None, kw_only=True)
     consistency: bool = dataclasses.field(default=True, kw_only=True)
     blend: str = dataclasses.field(default="auto", kw_only=True)
     chunk: int | None = dataclasses.field(default=None, kw_only=True)
@@ -164,7 +166,8 @@ class Latent(Prior):
         check_choice(self.name, "blend", self.blend, BLENDS)
         for name in ("candidates", "encoder_rounds", "restarts"):
             check_count(self.name, name, getattr(self, name))
-        check_count(self.name, "adapt", self.adapt, least=0)
+        if self.adapt is not None:
+            check_count(self.name, "adapt", self.adapt, least=0)
         if self.chunk is not None:
             check_count(self.name, "chunk", self.chunk)
         for name in ("rate", "adapt_rate", "bound", "evidence", "layer_radius", "layer_spread"):

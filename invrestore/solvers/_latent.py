@@ -42,6 +42,9 @@ CHECK_EVERY = 25
 _EIGHT_BITS = 1 / (255 * math.sqrt(12))
 """Rounding error of 8-bit data: no measurement is taken to be more exact than that."""
 
+_ADAPTATION = 100
+"""Fine-tuning steps where the prior does not say."""
+
 _GOOD = 1.5
 """Restarts whose data loss is within this factor of the best one, or of the noise, count for the spread."""
 
@@ -844,9 +847,24 @@ def _gradient(
     return joined, torch.cat(grads)
 
 
-def _adapt(group: _Group, space: Space, best: _Items) -> Tensor:
+def _adaptation_steps(prior: Latent, problem: Problem) -> int:
+    """As the prior says; by default none for large holes."""
+    if prior.adapt is not None:
+        return prior.adapt
+    if isinstance(problem.operator, Mask):
+        known = (problem.operator.mask != 0).to(problem.y.dtype)
+        # For a missing pixel, the weight of the inverse mask is the share of known pixels around it.
+        near = importance_weights(1 - known) > 0
+        missing = known.numel() - float(known.sum())
+        if float(near.sum()) < 0.5 * missing:
+            return 0
+    return _ADAPTATION
+
+
+def _adapt(group: _Group, space: Space, best: _Items, steps: int) -> Tensor:
     """Images after tuning a copy of the weights on each, one image after the other, (b, C, H, W)."""
     prior = group.prior
+    rate = prior.adapt_rate or (1e-4 if group.problem.exact else 3e-4)
     methods = Methods(prior.generator)
     own = {n: p for n, p in methods.named_parameters() if p.is_floating_point()}
     out = best.x.clone()
@@ -858,8 +876,8 @@ def _adapt(group: _Group, space: Space, best: _Items) -> Tensor:
         fixed = best.codes[i : i + 1].fixed
         adam = torch.optim.Adam(
             [
-                {"params": list(weights.values()), "lr": prior.adapt_rate},
-                {"params": [code], "lr": 10 * prior.adapt_rate},
+                {"params": list(weights.values()), "lr": rate},
+                {"params": [code], "lr": 10 * rate},
             ],
             # One pass over the weights instead of a dozen; this step costs more than the small generator itself.
             fused=True,
@@ -872,7 +890,7 @@ def _adapt(group: _Group, space: Space, best: _Items) -> Tensor:
         goal = group.problem.sigma[i].clamp_min(_EIGHT_BITS)
         over = torch.zeros((), dtype=torch.bool, device=out.device)
         kept = out[i : i + 1]
-        for step in range(1, prior.adapt + 1):
+        for step in range(1, steps + 1):
             with torch.enable_grad():
                 codes = Codes(code, fixed)
                 raw, energy = space.raw(codes, call), space.energy(codes)
@@ -907,8 +925,9 @@ def _finish_images(
     prior, problem = group.prior, group.problem
     x = best.x
     stages = {"raw": x}
-    if prior.adapt and next(Methods(prior.generator).parameters(), None) is not None:
-        x = stages["adapted"] = _adapt(group, space, best)
+    adapt = _adaptation_steps(prior, problem)
+    if adapt and next(Methods(prior.generator).parameters(), None) is not None:
+        x = stages["adapted"] = _adapt(group, space, best, adapt)
     rounded = isinstance(problem.operator, Quantize | JPEG) or isinstance(problem.fidelity, Interval)
     exact = problem.exact or rounded
     projects = prior.consistency and exact and has_exact_step(problem.operator, problem.fidelity)

@@ -521,6 +521,18 @@ def test_adaptation_reaches_images_the_generator_cannot_make():
     assert (after < 0.2 * before).all()
 
 
+def test_large_holes_are_not_adapted_to_unless_asked_for(rng):
+    sizes = torch.rand(1, 1, SIZE, SIZE, generator=rng) < 0.4, torch.zeros(1, 1, SIZE, SIZE)
+    sizes[1][..., 0, 0] = 1
+    for known, adapted in zip(sizes, (True, False), strict=True):
+        A = ir.operators.Mask(known)
+        for adapt, expected in ((None, adapted), (2, True)):
+            prior = plain(relu_decoder(), adapt=adapt)
+            y = A(prior.generate(latents(1)))
+            stages = ir.solve(y, A, prior, sigma=0.0, max_steps=5).stages
+            assert ("adapted" in stages) == expected
+
+
 def test_adaptation_stops_at_the_noise_level(rng):
     A, sigma = ir.operators.Identity(), 0.1
     prior = plain(relu_decoder(), adapt=400, adapt_rate=3e-3)
