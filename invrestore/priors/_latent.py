@@ -103,8 +103,9 @@ class Latent(Prior):
         >>> from invrestore import solve
         >>> from invrestore.operators import Mask
         >>> from torch import nn
-        >>> G = nn.Sequential(nn.Linear(2, 12, bias=False), nn.Unflatten(1, (3, 2, 2)))
-        >>> prior = Latent(G, latent_dim=2, adapt=0, lam=0.0)
+        >>> _ = torch.manual_seed(0)
+        >>> G = nn.Sequential(nn.Linear(2, 12), nn.Sigmoid(), nn.Unflatten(1, (3, 2, 2)))
+        >>> prior = Latent(G, latent_dim=2, adapt=0)
         >>> z = torch.tensor([[0.3, -0.2]])
         >>> A = Mask(torch.tensor([[True, True], [False, True]]))
         >>> s = solve(A(prior.generate(z)), A, prior, sigma=0.0)

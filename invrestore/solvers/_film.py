@@ -34,7 +34,8 @@ class Film:
         >>> import invrestore as ir
         >>> film = Film(every=20)
         >>> y = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-        >>> _ = ir.solve(y, ir.operators.Identity(), ir.priors.TV(0.1), sigma=0.1, tol=0.0, max_steps=40, callback=film)
+        >>> blur = ir.operators.Blur(ir.kernels.gaussian(1.0))
+        >>> _ = ir.solve(y, blur, ir.priors.TV(0.1), sigma=0.1, tol=0.0, max_steps=40, callback=film)
         >>> film.steps
         [1, 20, 40]
     """
