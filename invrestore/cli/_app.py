@@ -12,6 +12,7 @@ import typer
 
 from invrestore import __version__
 from invrestore.cli.bench import bench
+from invrestore.cli.compress import compress, decompress
 from invrestore.cli.degrade import degrade
 from invrestore.cli.demo import demo
 from invrestore.cli.priors import priors
@@ -50,6 +51,8 @@ def _root(
 
 app.command()(restore)
 app.command()(degrade)
+app.command()(compress)
+app.command()(decompress)
 app.command()(priors)
 app.command()(demo)
 app.command()(bench)
