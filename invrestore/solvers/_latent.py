@@ -486,6 +486,8 @@ class LatentSearch(Solver[LatentState]):
         watch = _Watch(problem.batch, truth, callback, progress, limit)
         with prior.frozen(), torch.no_grad():
             spaces = spaces_of(prior)
+            path, tuning = ", then ".join(s.name for s in spaces), _adaptation_steps(prior, problem)
+            _note(notes, f"search: {path}, {count} restart(s), up to {tuning} steps of adaptation.")
             init = _checked_init(init, prior, problem)
             z = prior.sample(max(prior.candidates, count), rng, like=problem.y)
             table = _Table.of(spaces[0], z, chunk)
