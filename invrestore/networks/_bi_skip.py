@@ -48,14 +48,13 @@ class BiSkipGenerator(RestorerNetwork):
         check_count("BiSkipGenerator", "depth", depth)
         sizes = [self.inputs] + [width] * depth
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(sizes))
-        self.deconvs = nn.ModuleList(
-            nn.ConvTranspose2d(width, channels if last else width, 3, padding=1)
-            for last in [False] * (depth - 1) + [True]
-        )
+        self.deconvs = nn.ModuleList(nn.ConvTranspose2d(width, width, 3, padding=1) for _ in range(depth - 1))
+        last = nn.ConvTranspose2d(width, channels, 3, padding=1)
+        self.deconvs.append(last)
         for layer in (*self.convs, *self.deconvs):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.deconvs[-1].weight)
+        nn.init.zeros_(last.weight)
         self.to(memory_format=torch.channels_last)
 
     def image(self, x: Tensor) -> Tensor:

@@ -265,14 +265,14 @@ class DeblurDenoise(RestorerNetwork):
                 nn.BatchNorm2d(width),
                 nn.LeakyReLU(0.001),
             ]
-        layers.append(nn.Conv2d(width, channels, 3, padding=1))
-        self.layers = nn.Sequential(*layers)
+        last = nn.Conv2d(width, channels, 3, padding=1)
+        self.layers = nn.Sequential(*layers, last)
         for module in self.layers:
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.zeros_(layers[-1].weight)
+        nn.init.zeros_(last.weight)
         self.to(memory_format=torch.channels_last)
 
     def image(self, x: Tensor) -> Tensor:

@@ -159,7 +159,8 @@ def network_input(y: Tensor, operator: Operator, sigma: PerImage | None = None, 
     Args:
         y: Measurement, (B, *operator.output_shape).
         operator: What made it; Identity where nothing is known.
-        sigma: Noise level, a number or (B,); None is 0.
+        sigma: Noise level, a number or (B,); None is 0. Measurements of nonlinear operators count as noiseless: what JPEG
+            does is no noise.
         informed: False: the measurement as an image, white where a mask hides it. True: first image, measurement,
             mask and noise level along the channels, as ``networks.RestorerNetwork`` describes them.
 
@@ -170,7 +171,8 @@ def network_input(y: Tensor, operator: Operator, sigma: PerImage | None = None, 
     check_image("network_input", y.new_empty(1, *shape), "the image behind y")
     if not informed and isinstance(operator, Mask):
         return torch.where(operator.mask != 0, y, 1.0)
-    level = torch.as_tensor(0.0 if sigma is None else sigma).to(y).expand(y.shape[0])
+    noiseless = sigma is None or not isinstance(operator, LinearOperator)
+    level = torch.as_tensor(0.0 if noiseless else sigma).to(y).expand(y.shape[0])
     first = _first_image(y, operator, level, shape) if informed else _as_image(y, operator, shape)
     if not informed:
         return first

@@ -184,17 +184,13 @@ class Degrader:
 
     def __call__(self, clean: Tensor, rng: torch.Generator) -> Degraded:
         """Degrade images (B, C, H, W) in [0, 1] with random numbers of the device they are on."""
-        kinds = (
-            torch.multinomial(self.shares.to(rng.device), len(clean), replacement=True, generator=rng)
-            .sort()
-            .values
-        )
+        kinds = torch.multinomial(self.shares.to(rng.device), len(clean), replacement=True, generator=rng)
         fields: list[list[Tensor]] = [[], [], [], []]
         start = 0
-        # Images come sorted by kind: those of one kind are degraded together.
-        for kind, count in zip(
-            *(t.tolist() for t in kinds.unique_consecutive(return_counts=True)), strict=True
-        ):
+        # The first images suffer the first kind, and so on: those of one kind are degraded together.
+        for kind, count in enumerate(torch.bincount(kinds).tolist()):
+            if not count:
+                continue
             images = clean[start : start + count]
             start += count
             for view, y, operator, sigma in self._parts(kind, images, clean, rng):
@@ -221,7 +217,7 @@ class Degrader:
             y = operator(x) + sigma.view(-1, 1, 1, 1) * _normal(x.shape, rng)
             yield y, y, operator, sigma
         elif isinstance(d, Compressed):
-            for part in x.split(self._CHUNK):
+            for part in torch.split(x, self._CHUNK):
                 chroma = d.subsampling[_whole((0, len(d.subsampling) - 1), rng)]
                 code = JPEG(_whole(d.quality, rng), subsampling=chroma)
                 y = code(part)

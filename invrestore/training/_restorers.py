@@ -19,6 +19,7 @@ from invrestore.data import PatchPool, read_pack
 from invrestore.errors import TrainingError, WeightsError
 from invrestore.networks import Cascade, Critic, MultiScaleDiscriminator, RestorerNetwork
 from invrestore.training._degradations import Degraded, Degrader
+from invrestore.training._gan import _plain
 from invrestore.training._recipe import Recipe, Stage
 from invrestore.training._restorer_recipe import RestorerRecipe, RestorerStage
 from invrestore.training._task import RecipeTask
@@ -191,7 +192,11 @@ class RestorerTask(RecipeTask):
             return torch.stack(losses).sum()
         loss = self.loss.discriminator(discriminator(clean), discriminator(fake))
         if self.recipe.adversary == "wasserstein-penalty":
-            loss = loss + self.recipe.penalty * lipschitz_penalty(discriminator, clean, fake, rng)
+            # The module below the wrappers, which would not be differentiated outside the loop's backward pass.
+            half = torch.autocast(clean.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
+            with half:
+                penalty = lipschitz_penalty(_plain(discriminator), clean, fake, rng)
+            loss = loss + self.recipe.penalty * penalty
         return loss
 
     def _deceive(

@@ -203,6 +203,14 @@ def test_informed_networks_see_blur_undone_by_the_regularised_inverse(rng) -> No
     torch.testing.assert_close(seen[:, 7].mean((1, 2)), torch.tensor([0.03, 0.06], dtype=torch.float64))
 
 
+def test_coding_errors_are_not_told_as_noise(rng) -> None:
+    y = images(rng, 1, 3, 8, 8)
+    assert not network_input(y, operators.JPEG(20), 0.1, informed=True)[:, 7].any()
+    prior = FeedForward(tiny(), degradations=TRAINED)
+    found = ir.solve(y, operators.JPEG(20), prior)
+    torch.testing.assert_close(found.x, prior.restore(y, operators.JPEG(20), 0.0))
+
+
 @pytest.mark.parametrize("informed", [False, True])
 @pytest.mark.parametrize(
     "operator", [operators.Downsample(2), operators.Grayscale(), operators.Value(), operators.Quantize(5)]

@@ -443,3 +443,11 @@ def test_perceptual_loss_is_left_out_with_a_warning_where_vgg_is_not_on_disk(
 
 def test_stage_is_typed() -> None:
     assert isinstance(recipe_of("unified").stages[0], RestorerStage)
+
+
+def test_gradient_penalty_trains_in_bfloat16(photos: Path, tmp_path: Path) -> None:
+    recipe = small(recipe_of("unified-cpu"), precision="bf16", steps=3, tests={})
+    recipe = recipe.model_copy(update={"stages": (recipe.stages[-1],)})
+    assert recipe.adversary == "wasserstein-penalty"
+    train(recipe, photos, tmp_path, accelerator="cpu", say=quiet)
+    assert all(np.isfinite(line["loss_discriminator"]) for line in log(tmp_path))

@@ -30,7 +30,8 @@ def lipschitz_penalty(
         x = (u * real + (1 - u) * fake).detach().requires_grad_(True)
         # A view, since hooks that count operations cannot be put on a leaf that autograd.grad differentiates in.
         (gradient,) = torch.autograd.grad(critic(x.view_as(x)).sum(), x, create_graph=True)
-    return (torch.linalg.vector_norm(gradient.flatten(1), dim=1) - 1).square().mean()
+    length: Tensor = torch.linalg.vector_norm(gradient.flatten(1), dim=1)
+    return (length - 1).square().mean()
 
 
 @torch.no_grad()
