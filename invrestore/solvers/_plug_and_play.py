@@ -24,7 +24,7 @@ SCHEDULES: dict[str, HQS] = {
     "exact data": HQS(first=49 / 255, floor=5 / 255, steps=24),
     "exact pixels": HQS(first=30 / 255, floor=3 / 255, steps=24),
     # In units of the rounding error.
-    "interval": HQS(first=0.8, last=0.3, steps=8),
+    "interval": HQS(first=0.8, last=0.15, steps=8),
 }
 """Kind of problem to schedule."""
 
