@@ -159,8 +159,8 @@ def network_input(y: Tensor, operator: Operator, sigma: PerImage | None = None, 
     Args:
         y: Measurement, (B, *operator.output_shape).
         operator: What made it; Identity where nothing is known.
-        sigma: Noise level, a number or (B,); None is 0. Measurements of nonlinear operators count as noiseless: what JPEG
-            does is no noise.
+        sigma: Noise level, a number or (B,); None is 0. Measurements of nonlinear operators count as noiseless: what
+            JPEG does is no noise.
         informed: False: the measurement as an image, white where a mask hides it. True: first image, measurement,
             mask and noise level along the channels, as ``networks.RestorerNetwork`` describes them.
 
