@@ -181,6 +181,6 @@ class DiffPIR(Solver[DiffPIRState]):
         prior = problem.prior.with_lam(1.0)  # so that the prox of step s^2 denoises by s
         parts = [
             prior.prox(part, level**2)
-            for part, level in zip(flat.split(at_once), levels.split(at_once), strict=True)
+            for part, level in zip(torch.split(flat, at_once), torch.split(levels, at_once), strict=True)
         ]
         return torch.cat(parts).view_as(x)
