@@ -1,6 +1,9 @@
 """Recipes of restorers: damage on the fly, every recipe from end to end, ablations, exact resumption."""
 
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -451,3 +454,39 @@ def test_gradient_penalty_trains_in_bfloat16(photos: Path, tmp_path: Path) -> No
     assert recipe.adversary == "wasserstein-penalty"
     train(recipe, photos, tmp_path, accelerator="cpu", say=quiet)
     assert all(np.isfinite(line["loss_discriminator"]) for line in log(tmp_path))
+
+
+def test_training_that_was_killed_repeats_an_uninterrupted_one(photos: Path, tmp_path: Path) -> None:
+    recipe = small(recipe_of("xgan-colornoise-cpu"), steps=40, save_minutes=1e-6)
+    train(recipe, photos, tmp_path / "whole", accelerator="cpu", say=quiet)
+    (tmp_path / "mine.json").write_text(recipe.model_dump_json())
+    folder = tmp_path / "killed"
+    code = (
+        "import sys, torch; torch.set_num_threads(1)\n"
+        "from invrestore.training import load_recipe, train\n"
+        "train(load_recipe(sys.argv[1]), sys.argv[2], sys.argv[3], accelerator='cpu')"
+    )
+    words = [sys.executable, "-c", code, str(tmp_path / "mine.json"), str(photos), str(folder)]
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wanted = int(np.random.default_rng().integers(5, 25))
+    while process.poll() is None and len(_lines(folder)) < wanted:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    done = len(_lines(folder))
+    assert wanted <= done < 40
+    train(recipe, photos, folder, accelerator="cpu", resume=True, say=quiet)
+    curves = [
+        {line["step"]: line["loss_generator"] for line in log(tmp_path / part)}
+        for part in ("whole", "killed")
+    ]
+    assert curves[0] == curves[1]
+    whole, killed = (
+        load_checkpoint(tmp_path / part / "checkpoint.safetensors").tensors for part in ("whole", "killed")
+    )
+    assert [key for key in whole if not torch.equal(whole[key], killed[key])] == []
+
+
+def _lines(folder: Path) -> list[str]:
+    path = folder / "log.jsonl"
+    return path.read_text().splitlines() if path.exists() else []
