@@ -259,7 +259,8 @@ def _set_rates(
     for name, optimizer in optimizers.items():
         settings = recipe.optimizer_of(name)
         warm = min(1.0, (step + 1) / (settings.warmup + 1))
-        rate = settings.lr * warm * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+        fall = 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))) if settings.schedule == "cosine" else 1.0
+        rate = settings.lr * warm * fall
         for group in optimizer.param_groups:
             group["lr"] = rate
 

@@ -43,7 +43,7 @@ class Stage(_Strict):
 
 
 class Optimizer(_Strict):
-    """How parameters move; the rate falls to zero along half a cosine after a linear warm-up.
+    """How parameters move, after a linear warm-up of the rate.
 
     Attributes:
         kind: "muon" (matrices by Muon, the rest by Adam), "adamw", or "rmsprop", whose decay is the second of
@@ -52,6 +52,8 @@ class Optimizer(_Strict):
         betas: Decays of Adam's moments.
         weight_decay: Decoupled weight decay.
         warmup: Steps over which the rate rises from zero.
+        schedule: "cosine": the rate falls to zero along half a cosine. "constant" suits a discriminator that
+            joins late.
     """
 
     kind: Literal["muon", "adamw", "rmsprop"] = "muon"
@@ -59,6 +61,7 @@ class Optimizer(_Strict):
     betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: int = Field(default=100, ge=0)
+    schedule: Literal["cosine", "constant"] = "cosine"
 
 
 class Recipe(_Strict):

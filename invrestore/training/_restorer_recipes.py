@@ -42,7 +42,7 @@ _CASCADE = "A Deep Cascade of Neural Networks for Image Inpainting, Deblurring a
 
 _MUON = Optimizer(lr=2e-3)
 _SMALL_CRITIC = {"widths": [16, 32, 64, 96, 96], "hidden": 128}
-_ADAM = Optimizer(kind="adamw", lr=2e-4, betas=(0.5, 0.9), warmup=0)
+_ADAM = Optimizer(kind="adamw", lr=2e-4, betas=(0.5, 0.9), warmup=0, schedule="constant")
 
 # Unified ------------------------------------------------------------------------------------------------------
 
@@ -123,7 +123,9 @@ _XGAN_CPU: dict[str, Any] = _XGAN_CHOICES | {
     "architecture": "RestorationUNet",
     "sources": _MIXED,
     "optimizer": _MUON,
-    "discriminator_optimizer": Optimizer(kind="adamw", lr=2e-4, betas=(0.5, 0.99), warmup=0),
+    "discriminator_optimizer": Optimizer(
+        kind="adamw", lr=2e-4, betas=(0.5, 0.99), warmup=0, schedule="constant"
+    ),
     "discriminator_arguments": {"width": 16, "layers": 2},
     "perceptual_network": "",
     "perceptual_layers": {},
@@ -207,7 +209,7 @@ _cascade = RestorerRecipe(
     optimizer=Optimizer(kind="adamw", lr=4e-4, betas=(0.5, 0.99)),
     adversary="wasserstein-clip",
     critic_steps=5,
-    discriminator_optimizer=Optimizer(kind="rmsprop", lr=5e-5, warmup=0),
+    discriminator_optimizer=Optimizer(kind="rmsprop", lr=5e-5, warmup=0, schedule="constant"),
     perceptual_network="vgg16",
     perceptual_layers=CASCADE_LAYERS,
     perceptual_distance="mse",

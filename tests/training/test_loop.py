@@ -121,6 +121,12 @@ def test_rate_warms_up_and_falls_to_zero(tmp_path: Path) -> None:
     assert rates[-1] < 0.01 * 0.05
 
 
+def test_constant_rates_stay(tmp_path: Path) -> None:
+    settings = Optimizer(kind="adamw", lr=0.05, warmup=2, schedule="constant")
+    run(tmp_path, settings=recipe(optimizer=settings, log_every=1))
+    assert {line["lr"] for line in log(tmp_path)[2:]} == {0.05}
+
+
 def test_time_ends_the_schedule_too(tmp_path: Path) -> None:
     outcome = run(tmp_path, settings=recipe(steps=None, minutes=1 / 600))
     assert outcome.finished
