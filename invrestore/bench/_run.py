@@ -156,10 +156,9 @@ def plan(
         for images in sets.values():
             if (1 if images.gray else 3) not in method.channels:
                 continue
-            count = len(_images.find(images, data))
-            if row.first is not None:
-                count = min(count, row.first)
+            total = len(_images.find(images, data))
             for task, chosen_settings in settings.items():
+                count = min(total, row.first.get(task, row.first.get("", total)))
                 arguments = dict(chosen_settings)
                 if method.examples:
                     arguments["examples"] = str(data / images.examples)

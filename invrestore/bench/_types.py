@@ -162,14 +162,15 @@ class Row:
         fixed: Settings for all tasks that are part of the comparison and not tuned.
         tasks: Names of the tasks it takes part in; None takes those its kinds allow.
         tuned: Whether the settings found on training images apply.
-        first: Only the first images of each set, for methods that would take hours; None takes all.
+        first: Only so many first images of each set, by task, where a method would take hours; "" stands for the
+            tasks that are not named.
     """
 
     method: str
     fixed: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     tasks: tuple[str, ...] | None = None
     tuned: bool = True
-    first: int | None = None
+    first: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)

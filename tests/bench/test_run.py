@@ -187,3 +187,10 @@ def test_records_hold_no_paths_of_this_machine(small, tmp_path):
     run(plan(small, tmp_path / "data", tmp_path / "run", methods=["shrink"], limit=1))
     content = json.loads(finished(tmp_path / "run")[0].read_text())
     assert str(tmp_path) not in json.dumps(content)
+
+
+def test_rows_may_take_fewer_images(small, tmp_path):
+    row = dataclasses.replace(small.rows[0], first={"hole": 1, "": 3})
+    decided = plan(dataclasses.replace(small, rows=(row,)), tmp_path / "data", tmp_path / "run")
+    last = {task: max(u.last for u in decided.units if u.task == task) for task in ("hole", "noise-1")}
+    assert last == {"hole": 1, "noise-1": 3}
