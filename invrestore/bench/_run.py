@@ -109,6 +109,7 @@ def plan(
     *,
     methods: Sequence[str] | None = None,
     tasks: Sequence[str] | None = None,
+    images: Sequence[str] | None = None,
     limit: int | None = None,
     peers: Path | None = None,
 ) -> Plan:
@@ -120,11 +121,12 @@ def plan(
         folder: Run folder.
         methods: Names of methods; None takes the rows of the suite. Others than its rows run untuned.
         tasks: Names of tasks; None takes all.
+        images: Names of image sets; None takes all.
         limit: Only the first images of each set.
         peers: Folder of published weights; methods that need it are left out without one.
 
     Raises:
-        UnknownNameError: There is no such method or task.
+        UnknownNameError: There is no such method, task or image set.
         CapabilityError: Nothing is left to run.
         ImageFileError: Images are missing.
     """
@@ -137,11 +139,15 @@ def plan(
         if name not in names:
             raise UnknownNameError.suggest("bench", "task", name, names)
     chosen = [names[name] for name in tasks] if tasks else list(suite.tasks)
+    by_name = {one.name: one for one in suite.images}
+    for name in images or ():
+        if name not in by_name:
+            raise UnknownNameError.suggest("bench", "image set", name, by_name)
     left_out: dict[str, str] = {}
     kept: list[tuple[Method, dict[str, dict[str, Any]]]] = []
     units: list[Unit] = []
     set_data_folder(data)
-    sets = {images.name: _limited(images, limit) for images in suite.images}
+    sets = [_limited(one, limit) for one in suite.images if images is None or one.name in images]
     for name in methods or rows:
         row, method = rows.get(name, Row(name)), METHODS.get(name)
         reason = "there is no such method in this version" if method is None else _missing(method, peers)
@@ -153,18 +159,18 @@ def plan(
             left_out[name] = "it treats none of these degradations"
             continue
         kept.append((method, settings))
-        for images in sets.values():
-            if (1 if images.gray else 3) not in method.channels:
+        for one in sets:
+            if (1 if one.gray else 3) not in method.channels:
                 continue
-            total = len(_images.find(images, data))
+            total = len(_images.find(one, data))
             for task, chosen_settings in settings.items():
                 count = min(total, row.first.get(task, row.first.get("", total)))
                 arguments = dict(chosen_settings)
                 if method.examples:
-                    arguments["examples"] = str(data / images.examples)
-                key = _key(suite, method, task, images, arguments)
+                    arguments["examples"] = str(data / one.examples)
+                key = _key(suite, method, task, one, arguments)
                 units += [
-                    Unit(suite.name, name, images.name, task, k, min(k + suite.batch, count), arguments, key)
+                    Unit(suite.name, name, one.name, task, k, min(k + suite.batch, count), arguments, key)
                     for k in range(0, count, suite.batch)
                 ]
     if not units:

@@ -38,6 +38,9 @@ def bench(
     tasks: Annotated[
         str | None, typer.Option(help="Columns, separated by commas; default: all.", metavar="A,B,C")
     ] = None,
+    images: Annotated[
+        str | None, typer.Option(help="Image sets, separated by commas; default: all.", metavar="A,B,C")
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first images of each set.")] = None,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: runs/bench-SUITE.")] = None,
     peers: Annotated[
@@ -94,6 +97,7 @@ def bench(
         folder,
         methods=_names(methods),
         tasks=_names(tasks),
+        images=_names(images),
         limit=limit,
         peers=None if peers is None else peers.resolve(),
     )

@@ -145,8 +145,11 @@ def test_what_cannot_take_part_is_left_out_with_a_reason(small, tmp_path):
 
 
 def test_pictures_of_the_first_images_are_kept(small, tmp_path):
-    decided = plan(small, tmp_path / "data", tmp_path / "run", methods=["shrink"], tasks=["hole"])
+    decided = plan(
+        small, tmp_path / "data", tmp_path / "run", methods=["shrink"], tasks=["hole"], images=["pictures"]
+    )
     run(decided)
+    assert {p.images for p in collect(decided).pictures} == {"pictures"}
     names = {(p.images, p.index, p.method) for p in collect(decided).pictures}
     assert ("pictures", 0, "truth") in names
     assert ("pictures", 3, "shrink") in names
@@ -155,7 +158,11 @@ def test_pictures_of_the_first_images_are_kept(small, tmp_path):
 
 @pytest.mark.parametrize(
     ("arguments", "error"),
-    [({"methods": ["shrinkk"]}, UnknownNameError), ({"tasks": ["nois"]}, UnknownNameError)],
+    [
+        ({"methods": ["shrinkk"]}, UnknownNameError),
+        ({"tasks": ["nois"]}, UnknownNameError),
+        ({"images": ["picture"]}, UnknownNameError),
+    ],
 )
 def test_unknown_names(small, tmp_path, arguments, error):
     with pytest.raises(error):
