@@ -54,9 +54,10 @@ def _fit(folder: str, height: int, width: int, ridge: float, skip: int) -> Tenso
     colour = examples_of_size(folder, 3, height, width, skip, _EXAMPLES).float() / 255
     luma = Grayscale()(colour)
     gram, right = torch.zeros(()), torch.zeros(())
-    for part, gray in zip(colour.split(_BATCH), luma.split(_BATCH), strict=True):
+    for part, gray in zip(torch.split(colour, _BATCH), torch.split(luma, _BATCH), strict=True):
         f = _features(gray)
         target = (part - gray).flatten(2).permute(2, 0, 1)
         gram, right = gram + f.mT @ f, right + f.mT @ target
     damping = ridge * len(colour) * torch.eye(gram.shape[-1])
-    return torch.linalg.solve(gram + damping, right)
+    weights: Tensor = torch.linalg.solve(gram + damping, right)
+    return weights

@@ -243,7 +243,7 @@ def nearest_neighbours(
     weight = known.float().flatten(1)
     data = (problem.y * known).flatten(1)
     parts = []
-    for piece in pool.split(_PIECE):
+    for piece in torch.split(pool, _PIECE):
         e = piece.flatten(1).float() / 255
         parts.append(weight @ e.square().mT - 2 * data @ e.mT)
     best = torch.cat(parts, 1).topk(neighbours, largest=False).indices

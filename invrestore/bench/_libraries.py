@@ -109,12 +109,13 @@ def skimage_tv(problem: Problem, *, strength: float = 1.0) -> Tensor:
         problem: What to restore.
         strength: Weight relative to the noise level.
     """
-    from skimage.restoration import denoise_tv_chambolle
+    from skimage import restoration
 
+    denoise: Any = restoration.denoise_tv_chambolle
     return torch.cat(
         [
             _image(
-                denoise_tv_chambolle(
+                denoise(
                     _array(one.y), weight=strength * _level(one), eps=1e-5, max_num_iter=500, channel_axis=-1
                 )
             )

@@ -151,7 +151,7 @@ class W(Space):
     def of(cls, prior: Latent, call: Methods) -> W:
         """Mean and axes from the styles of random latents."""
         z = prior.sample(_STYLE_SAMPLES)
-        w = torch.cat([call("mapping", part.view(-1, *prior.latent_shape)) for part in z.split(512)])
+        w = torch.cat([call("mapping", part.view(-1, *prior.latent_shape)) for part in torch.split(z, 512)])
         mean = w.mean(0)
         centred = (w - mean).double()
         values, vectors = torch.linalg.eigh(centred.T @ centred / len(w))
@@ -246,7 +246,7 @@ class Layer(Space):
         size = torch.linalg.vector_norm(codes.code, dim=1)
         # Beyond the rim, codes stand for their nearest point on it. The divisor is safe where it does not count.
         factor = torch.where(size > room, room / torch.where(size > room, size, 1.0), 1.0)
-        moved = (whole + codes.code * factor[:, None]).split([h[0].numel() for h in features], 1)
+        moved = torch.split(whole + codes.code * factor[:, None], [h[0].numel() for h in features], 1)
         shaped = [m.reshape(h.shape) for m, h in zip(moved, features, strict=True)]
         return call("tail", self._shaped(latent), self._depth, *shaped)
 
