@@ -39,7 +39,15 @@ def _trained(name: str) -> Method:
     kinds = _MODELLED if denoises else _EVERY
     grid = _STRENGTHS if denoises else {}
     return Method(
-        name, f"Ours: {name}", "learned", run, kinds, grid, network=name, reference=details.reference
+        name,
+        f"Ours: {name}",
+        "learned",
+        run,
+        kinds,
+        grid,
+        network=name,
+        channels=(details.channels,),
+        reference=details.reference,
     )
 
 
@@ -215,8 +223,19 @@ def _methods() -> list[Method]:
             reference="Zhang et al. (2021), deepinv",
         ),
         Method(
+            "dncnn-blind",
+            "DnCNN, blind (authors' weights)",
+            "peer",
+            _peers.dncnn_blind,
+            frozenset({"noise"}),
+            module="h5py",
+            peers=True,
+            channels=(3,),
+            reference="Zhang et al. (2017)",
+        ),
+        Method(
             "dncnn",
-            "DnCNN (authors' weights)",
+            "DnCNN, one for each level (authors' weights)",
             "peer",
             _peers.dncnn,
             frozenset({"noise"}),

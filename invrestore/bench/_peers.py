@@ -20,7 +20,7 @@ from invrestore.errors import CapabilityError, WeightsError
 from invrestore.networks import DenoiserNetwork, DnCNN
 from invrestore.networks._blocks import pad_to_multiple
 
-__all__ = ["FFDNet", "dncnn", "ffdnet", "load_dncnn", "load_ffdnet"]
+__all__ = ["FFDNet", "dncnn", "dncnn_blind", "ffdnet", "load_dncnn", "load_ffdnet"]
 
 _LEVELS = (15, 25, 50)
 """Noise levels that DnCNN was published for, in 8-bit units."""
@@ -43,6 +43,20 @@ def dncnn(problem: Problem, *, peers: str) -> Tensor:
             "bench dncnn", expected=f"noise level {_LEVELS} of 255", found=f"{255 * problem.sigma:g}"
         )
     return _denoise(problem, load_dncnn(peers, level))
+
+
+def dncnn_blind(problem: Problem, *, peers: str) -> Tensor:
+    """Colour DnCNN with its authors' weights for all noise levels up to 55/255, which is not told the level.
+
+    Args:
+        problem: What to restore.
+        peers: Folder of the authors' files.
+
+    Raises:
+        CapabilityError: Gray images.
+        WeightsError: The file is missing or holds another network.
+    """
+    return _denoise(problem, load_dncnn(peers, None))
 
 
 def ffdnet(problem: Problem, *, peers: str) -> Tensor:
@@ -100,17 +114,18 @@ class FFDNet(DenoiserNetwork):
 
 
 @functools.cache
-def load_dncnn(folder: str | Path, level: int) -> DnCNN:
-    """Load the authors' colour DnCNN for one noise level.
+def load_dncnn(folder: str | Path, level: int | None) -> DnCNN:
+    """Load the authors' colour DnCNN.
 
     Args:
-        folder: Holds `color_sigma{level}.mat`.
-        level: 15, 25 or 50, in 8-bit units.
+        folder: Holds `color_sigma{level}.mat` and `GD_Color_Blind.mat`.
+        level: 15, 25 or 50, in 8-bit units, for the network of one level; None for the blind one.
 
     Raises:
         WeightsError: The file is missing or holds another network.
     """
-    layers = _convolutions(Path(folder) / f"color_sigma{level}.mat")
+    name = "GD_Color_Blind.mat" if level is None else f"color_sigma{level}.mat"
+    layers = _convolutions(Path(folder) / name)
     network = DnCNN(depth=len(layers), normalised=False)
     _fill(network.layers, layers)
     return network.eval().requires_grad_(False)

@@ -1,0 +1,133 @@
+"""Turn runs of ``invrestore bench`` into the tables of `docs/benchmarks.md`.
+
+Run after the suites that the page shows::
+
+    python -m benchmarks.quality.page runs/bench-faces64 runs/bench-awgn
+
+Each run's `table.csv` and environment are copied to `benchmarks/results/VERSION/quality/`, and the section of each
+suite, between its two comment lines, is written anew. Numbers on the page come from these files alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import RESULTS
+from invrestore.io import write_bytes
+
+__all__ = ["main", "section"]
+
+_PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
+
+
+def _tables(rows: list[dict[str, str]], results: dict[str, Any]) -> Iterator[str]:
+    """One table for each image set: a row for each method, PSNR / SSIM in each column."""
+    for images, label in results["image_sets"].items():
+        here = [row for row in rows if row["images"] == images and row["psnr_mean"]]
+        tasks = [task for task in results["tasks"] if any(row["task"] == task for row in here)]
+        if not here:
+            continue
+        most = {task: max(int(row["psnr_n"]) for row in here if row["task"] == task) for task in tasks}
+        best = {
+            task: max(
+                float(row["psnr_mean"])
+                for row in here
+                if row["task"] == task and int(row["psnr_n"]) == most[task]
+            )
+            for task in tasks
+        }
+        yield f"**{label}**, {', '.join(str(n) for n in sorted(set(most.values())))} images, PSNR in dB / SSIM\n"
+        yield "| method | " + " | ".join(results["tasks"][task] for task in tasks) + " |"
+        yield "|---" * (len(tasks) + 1) + "|"
+        for method in results["methods"]:
+            cells = []
+            for task in tasks:
+                found = [row for row in here if row["method"] == method["name"] and row["task"] == task]
+                if not found:
+                    cells.append("")
+                    continue
+                row = found[0]
+                mean, count = float(row["psnr_mean"]), int(row["psnr_n"])
+                text = f"{mean:.2f} / {float(row['ssim_mean']):.3f}"
+                text = f"**{text}**" if mean == best[task] and count == most[task] else text
+                text += f" ({count})" if count != most[task] else ""
+                text += f" [{float(row['psnr_published']):.2f}]" if row.get("psnr_published") else ""
+                cells.append(text)
+            if any(cells):
+                yield f"| {method['label']} | " + " | ".join(cells) + " |"
+        yield ""
+
+
+def _single_images(
+    scores: list[dict[str, str]], results: dict[str, Any], images: str, task: str
+) -> Iterator[str]:
+    """A table of the images of one set: PSNR of each method."""
+    here = [score for score in scores if score["images"] == images and score["task"] == task]
+    methods = [method for method in results["methods"] if any(s["method"] == method["name"] for s in here)]
+    if not here:
+        return
+    yield f"**{results['image_sets'][images]}, {results['tasks'][task]}, image by image**, PSNR in dB\n"
+    yield "| image | " + " | ".join(method["label"] for method in methods) + " |"
+    yield "|---" * (len(methods) + 1) + "|"
+    for name in sorted({score["image"] for score in here}):
+        found = {score["method"]: float(score["psnr"]) for score in here if score["image"] == name}
+        cells = [f"{found[m['name']]:.2f}" if m["name"] in found else "" for m in methods]
+        yield f"| {name} | " + " | ".join(cells) + " |"
+    yield ""
+
+
+def section(folder: Path, each: list[str]) -> str:
+    """Markdown of one run; `each` names image sets and tasks, as set/task, whose single images are shown."""
+    results = json.loads((folder / "results.json").read_text())
+    with (folder / "table.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    machine = results["environment"]
+    lines = [f"## {results['title']}", "", results["summary"], f"Protocol: {results['protocol']}", ""]
+    lines += _tables(rows, results)
+    with (folder / "scores.csv").open(newline="") as stream:
+        scores = list(csv.DictReader(stream))
+    for pair in each:
+        images, _, task = pair.partition("/")
+        if images in results["image_sets"] and task in results["tasks"]:
+            lines += _single_images(scores, results, images, task)
+    lines += [f"{results['tuning']}", ""]
+    lines += [f"{note}\n" for note in results["notes"]]
+    lines.append(
+        f"Commit {machine['commit']}, torch {machine['packages']['torch']}, {machine['cores']} cores, "
+        f"{machine['gpu'] or 'no GPU'}."
+    )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Rewrite the sections of the given runs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of invrestore bench")
+    parser.add_argument("--each", action="append", default=[], metavar="SET/TASK", help="show single images")
+    options = parser.parse_args()
+    page = _PAGE.read_text()
+    for folder in options.runs:
+        results = json.loads((folder / "results.json").read_text())
+        name = results["suite"]
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        before, found, rest = page.partition(start)
+        if not found or end not in rest:
+            raise SystemExit(f"{_PAGE.name} has no section {name}: add the lines {start} and {end}")
+        page = before + start + "\n" + section(folder, options.each) + "\n" + end + rest.partition(end)[2]
+        target = RESULTS / "quality"
+        target.mkdir(parents=True, exist_ok=True)
+        write_bytes(target / f"{name}.csv", (folder / "table.csv").read_bytes(), force=True)
+        environment = json.dumps(results["environment"], indent=1) + "\n"
+        write_bytes(target / f"{name}-environment.json", environment.encode(), force=True)
+    write_bytes(_PAGE, page.encode(), force=True)
+
+
+if __name__ == "__main__":
+    main()
