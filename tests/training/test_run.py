@@ -120,7 +120,7 @@ def test_missing_data_folder_is_refused(tmp_path: Path) -> None:
 
 def test_recipe_of_another_kind_is_refused(tmp_path: Path) -> None:
     other = Recipe(name="x", stages=(Stage(patch=8, batch=1),), steps=1)
-    with pytest.raises(CapabilityError, match="a DenoiserRecipe.*, got Recipe"):
+    with pytest.raises(CapabilityError, match=r"a DenoiserRecipe.*, got Recipe"):
         train(other, tmp_path, tmp_path / "run")
 
 
