@@ -13,6 +13,7 @@ import os
 import re
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -288,7 +289,10 @@ def _outcomes(plan: Plan, todo: Sequence[Unit], jobs: int, threads: int) -> Iter
             torch.set_num_threads(before)
         return
     pool = concurrent.futures.ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(plan.data, threads)
+        jobs,
+        multiprocessing.get_context("spawn"),
+        initializer=_begin_worker,
+        initargs=(plan.data, threads, os.getpid()),
     )
     try:
         futures = {pool.submit(_work, unit, plan.folder, plan.data): unit for unit in todo}
@@ -301,6 +305,18 @@ def _outcomes(plan: Plan, todo: Sequence[Unit], jobs: int, threads: int) -> Iter
 def _begin(data: Path, threads: int) -> None:
     torch.set_num_threads(threads)
     set_data_folder(data)
+
+
+def _begin_worker(data: Path, threads: int, parent: int) -> None:
+    _begin(data, threads)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+
+
+def _leave_with(parent: int) -> None:
+    """End this process soon after its parent was killed; otherwise it would go on with what is queued."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _work(unit: Unit, folder: Path, data: Path) -> str:

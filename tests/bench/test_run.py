@@ -6,7 +6,10 @@ import multiprocessing
 import os
 import random
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +128,38 @@ def test_several_processes_give_the_same_scores(small, tmp_path, monkeypatch):
         tables.append([(s.task, s.index, s.psnr, s.ssim) for s in collect(decided).scores])
     assert len(tables[0]) == 8
     assert tables[0] == tables[1]
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="reads /proc")
+def test_workers_end_with_their_parent(tmp_path):
+    from invrestore import io
+
+    for split in ("train", "test"):
+        (tmp_path / "faces64" / split).mkdir(parents=True)
+        for k in range(60):
+            io.save_image(torch.full((1, 3, 64, 64), k / 60), tmp_path / "faces64" / split / f"{k:02d}.png")
+    words = ["bench", "faces64", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--jobs", "2"]
+    words += ["--methods", "tgv", "--tasks", "noise"]
+    process = subprocess.Popen([sys.executable, "-m", "invrestore", *words], stdout=subprocess.DEVNULL)
+    children: list[int] = []
+    for _ in range(600):
+        listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        # The resource tracker of multiprocessing is a child as well.
+        children = [int(pid) for pid in listed if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        if len(children) == 2:
+            break
+        time.sleep(0.1)
+    assert len(children) == 2
+    time.sleep(1.0)
+    process.kill()
+    process.wait()
+    for _ in range(300):
+        if not any(Path(f"/proc/{pid}").exists() for pid in children):
+            return
+        time.sleep(0.1)
+    for pid in children:
+        os.kill(pid, signal.SIGKILL)
+    pytest.fail("workers outlived their parent")
 
 
 def test_failures_are_told_and_tried_again(small, tmp_path):
