@@ -42,8 +42,12 @@ def _tables(rows: list[dict[str, str]], results: dict[str, Any]) -> Iterator[str
             for task in tasks
         }
         yield f"**{label}**, {', '.join(str(n) for n in sorted(set(most.values())))} images, PSNR in dB / SSIM\n"
-        yield "| method | " + " | ".join(results["tasks"][task] for task in tasks) + " |"
-        yield "|---" * (len(tasks) + 1) + "|"
+        shown = {row["method"] for row in here}
+        whole = len(here) == len(shown) * len(tasks) and len(set(most.values())) == 1
+        mean_column = whole and len(tasks) > 1 and not results["curves"]
+        headings = [results["tasks"][task] for task in tasks] + ["mean"] * mean_column
+        yield "| method | " + " | ".join(headings) + " |"
+        yield "|---" * (len(headings) + 1) + "|"
         for method in results["methods"]:
             cells = []
             for task in tasks:
@@ -54,10 +58,17 @@ def _tables(rows: list[dict[str, str]], results: dict[str, Any]) -> Iterator[str
                 row = found[0]
                 mean, count = float(row["psnr_mean"]), int(row["psnr_n"])
                 text = f"{mean:.2f} / {float(row['ssim_mean']):.3f}"
-                text = f"**{text}**" if mean == best[task] and count == most[task] else text
+                alone = sum(row["task"] == task for row in here) == 1
+                text = f"**{text}**" if mean == best[task] and count == most[task] and not alone else text
                 text += f" ({count})" if count != most[task] else ""
                 text += f" [{float(row['psnr_published']):.2f}]" if row.get("psnr_published") else ""
                 cells.append(text)
+            if any(cells) and mean_column:
+                mine = [row for row in here if row["method"] == method["name"]]
+                psnr, ssim = (
+                    sum(float(row[key]) for row in mine) / len(mine) for key in ("psnr_mean", "ssim_mean")
+                )
+                cells.append(f"{psnr:.2f} / {ssim:.3f}")
             if any(cells):
                 yield f"| {method['label']} | " + " | ".join(cells) + " |"
         yield ""
