@@ -32,12 +32,15 @@ from invrestore.bench._results import MethodInfo, Picture, Results, Score
 from invrestore.bench._tuned import tuned_settings, tuning_words
 from invrestore.bench._types import ImageSet, Method, Problem, Protocol, Row, Suite, Task
 from invrestore.bench.suites import SUITES
-from invrestore.errors import CapabilityError, InvrestoreError, UnknownNameError, WeightsError
+from invrestore.errors import CapabilityError, UnknownNameError, WeightsError
 
 __all__ = ["PICTURES", "Failure", "Plan", "Unit", "collect", "plan", "run", "score"]
 
 PICTURES = 4
 """Images of each set whose pictures are kept."""
+
+_PLACES = frozenset({"peers", "examples"})
+"""Settings that name folders of this machine: they belong neither in keys nor in reports."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -229,8 +232,9 @@ def _key(suite: Suite, method: Method, task: str, images: ImageSet, settings: Ma
         suite.task(task).degrade,
         suite.task(task).border,
         (images.name, images.folder, images.split, images.gray, images.names, images.examples),
+        "" if images.crop is None else images.crop.__qualname__,
         suite.protocol,
-        sorted((name, value) for name, value in settings.items() if name not in {"peers", "examples"}),
+        sorted((name, value) for name, value in settings.items() if name not in _PLACES),
     )
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
@@ -336,7 +340,7 @@ def _work(unit: Unit, folder: Path, data: Path) -> str:
         if estimate.shape != clean.shape:
             return f"{unit.method} returned {tuple(estimate.shape)} instead of {tuple(clean.shape)}"
         scored = score(suite.protocol, suite.task(unit.task).border, estimate, clean)
-    except (InvrestoreError, RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+    except Exception as error:  # Methods of other libraries raise anything; the other rows go on.
         return f"{type(error).__name__}: {error}"
 
     def rounded(name: str, k: int) -> float:
@@ -363,8 +367,7 @@ def _work(unit: Unit, folder: Path, data: Path) -> str:
             shown = {"truth": clean, "measured": problem.view, unit.method: estimate}
             for name, x in shown.items():
                 path = _picture(folder, unit, unit.first + k, name)
-                if name == unit.method or not path.exists():
-                    io.write_bytes(path, io.encode(x[k].clamp(0, 1), ".png"), force=True)
+                io.write_bytes(path, io.encode(x[k].clamp(0, 1), ".png"), force=True)
     content = {
         "key": unit.key,
         "first": unit.first,
@@ -481,8 +484,7 @@ def collect(plan: Plan) -> Results:
 
 
 def _public(settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    hidden = {"peers", "examples"}
     return {
-        task: {name: value for name, value in arguments.items() if name not in hidden}
+        task: {name: value for name, value in arguments.items() if name not in _PLACES}
         for task, arguments in settings.items()
     }

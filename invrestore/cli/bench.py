@@ -170,6 +170,8 @@ def _print_tables(results: Results) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from invrestore.bench._tables import summarise
+
     console = Console()
     sums: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for score in results.scores:
@@ -185,7 +187,7 @@ def _print_tables(results: Results) -> None:
             cells = []
             for task in results.tasks:
                 values = sums.get((images, method.name, task), [])
-                means = [sum(column) / len(values) for column in zip(*values, strict=True)]
+                means = [summarise(column).mean for column in zip(*values, strict=True)]
                 cells.append(f"{means[0]:.2f} / {means[1]:.3f}" if values else "")
             if any(cells):
                 table.add_row(method.label, *cells)

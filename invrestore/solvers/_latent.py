@@ -6,7 +6,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -15,9 +14,9 @@ from torch.func import functional_call
 from invrestore._checks import check_count, check_finite, check_tensor
 from invrestore._types import Tensor
 from invrestore.errors import RangeError, ShapeError
-from invrestore.fidelity import L1, L2, Fidelity, Huber, Interval, Weighted
+from invrestore.fidelity import L1, L2, Huber, Interval, Weighted
 from invrestore.metrics import psnr
-from invrestore.operators import JPEG, Grayscale, Identity, Mask, Operator, Quantize, Value
+from invrestore.operators import JPEG, Grayscale, Identity, Mask, Quantize, Value
 from invrestore.operators._select import depends_on_place, select
 from invrestore.priors import Capability, Latent
 from invrestore.solvers._base import Solver, State
@@ -29,6 +28,7 @@ from invrestore.solvers._blend import (
     transplant_value,
 )
 from invrestore.solvers._descent import LBFGS, Adam, Nesterov, StepRule
+from invrestore.solvers._latent_objective import EIGHT_BITS, Evaluation, Group, Part
 from invrestore.solvers._latent_spaces import Codes, Methods, Space, spaces_of
 from invrestore.solvers._loop import Callback, Outcome
 from invrestore.solvers._problem import Problem
@@ -38,9 +38,6 @@ __all__ = ["LatentSearch", "LatentState"]
 
 CHECK_EVERY = 25
 """Steps between two looks of the host at the device."""
-
-_EIGHT_BITS = 1 / (255 * math.sqrt(12))
-"""Rounding error of 8-bit data: no measurement is taken to be more exact than that."""
 
 _ADAPTATION = 100
 """Fine-tuning steps where the prior does not say."""
@@ -74,188 +71,6 @@ class LatentState(State):
     losses: Tensor
     stages: dict[str, Tensor]
     spread: Tensor
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Part:
-    """The data of some items (image and restart), ready for evaluation.
-
-    Attributes:
-        operator: A, for exactly these items, or for the whole group if ``lockstep``.
-        fidelity: f, likewise.
-        y: Measurements, (N, ...).
-        weights: Importance of each sample, None for 1.
-        count: Effective number of samples, (N,).
-        floor: Noise level in units of the misfit, (N,).
-        alike: Samples that share one error of the generator, (N,).
-        lam: Weight of the bracket if given, (N,).
-        lockstep: Number of images the operator has to see at once, 0 where any number will do.
-    """
-
-    operator: Operator
-    fidelity: Fidelity
-    y: Tensor
-    weights: Tensor | None
-    count: Tensor
-    floor: Tensor
-    alike: Tensor
-    lam: Tensor | None
-    lockstep: int
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Value:
-    """Objective and data loss of items, both (N,), with their images in [0, 1]."""
-
-    total: Tensor
-    data: Tensor
-    x: Tensor
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Group:
-    """Images that are searched together, and what the objective needs of them.
-
-    Attributes:
-        problem: The problem of these images alone.
-        prior: The latent prior.
-        images: Their places in the batch, (b,).
-        chunk: Most items in one pass.
-    """
-
-    problem: Problem
-    prior: Latent
-    images: Tensor
-    chunk: int
-
-    @property
-    def size(self) -> int:
-        """Number of images."""
-        return self.problem.batch
-
-    @cached_property
-    def whole(self) -> _Part:
-        """The data of every image once, in order."""
-        return self._part(torch.arange(self.size, device=self.problem.y.device))
-
-    @cached_property
-    def lockstep(self) -> bool:
-        """Whether the operator has to see all images at once, in order."""
-        return self.size > 1 and depends_on_place(self.problem.operator)
-
-    @property
-    def power(self) -> int:
-        """Degree of the data loss in the residual."""
-        return 1 if isinstance(self.problem.fidelity, L1) else 2
-
-    def parts(self, items: Tensor) -> list[tuple[slice, _Part]]:
-        """Data of ``items`` (places of images within the group, (N,)), cut into chunks."""
-        step = self.chunk
-        if self.lockstep:
-            step = max(1, self.chunk // self.size) * self.size
-        cuts = [slice(i, min(i + step, len(items))) for i in range(0, len(items), step)]
-        return [(cut, self._part(items[cut])) for cut in cuts]
-
-    def _part(self, items: Tensor) -> _Part:
-        problem, batch = self.problem, self.size
-        operator = problem.operator if self.lockstep else select(problem.operator, items, batch)
-        weights, count = self._weights()
-        sigma = problem.sigma.clamp_min(_EIGHT_BITS)
-        # For L1 the mean absolute value of a normal error stands for its standard deviation.
-        floor = sigma.square() if self.power == 2 else sigma * math.sqrt(2 / math.pi)
-        lam = self.prior.lam
-        if lam is not None:
-            lam = torch.as_tensor(lam, dtype=problem.y.dtype, device=problem.y.device).expand(batch)[items]
-        alike = (count / (self.prior.evidence * self.prior.latent_size)).clamp_min(1.0)
-        return _Part(
-            operator,
-            select(problem.fidelity, items, batch, problem.y.ndim),
-            problem.y[items],
-            weights if weights is None or len(weights) == 1 else weights[items],
-            count[items],
-            floor[items],
-            alike[items],
-            lam,
-            batch if self.lockstep else 0,
-        )
-
-    def _weights(self) -> tuple[Tensor | None, Tensor]:
-        """Importance of each sample, None for 1, and the effective number of samples of each image, (b,)."""
-        problem = self.problem
-        numbers = problem.y.new_full((self.size,), problem.y[0].numel())
-        if not isinstance(problem.operator, Mask):
-            return None, numbers
-        known = (problem.operator.mask != 0).to(problem.y.dtype)
-        share = self.prior.importance
-        weights = known if share == 0 else known * (1 - share + share * importance_weights(known))
-        # A mask without holes has no pixels near them: all count alike.
-        empty = (weights > 0).flatten(1).sum(1) == 0
-        weights = torch.where(empty.view(-1, 1, 1, 1), known, weights)
-        energy = weights.square() if self.power == 2 else weights
-        count = energy.expand(len(energy), *problem.y.shape[1:]).flatten(1).sum(1).expand(self.size)
-        return (None if share == 0 else weights), count
-
-    def misfit(self, part: _Part, x: Tensor) -> Tensor:
-        """Root mean square of A x - y over the samples that were measured, (N,)."""
-        operator = part.operator
-        residual = self._apply(part, x) - part.y
-        share = 1.0
-        if isinstance(operator, Mask):
-            known = (operator.mask != 0).to(x.dtype)
-            share = known.expand(len(known), *part.y.shape[1:]).flatten(1).mean(1)  # type: ignore[assignment]
-        return (residual.flatten(1).square().mean(1) / share).sqrt()
-
-    @staticmethod
-    def _apply(part: _Part, x: Tensor) -> Tensor:
-        if part.lockstep:
-            return torch.cat([part.operator(block) for block in torch.split(x, part.lockstep)])
-        return part.operator(x)
-
-    def data(self, part: _Part, x: Tensor) -> Tensor:
-        """f(W A x; W y) of each item, (N,)."""
-        u, y = self._apply(part, x), part.y
-        fidelity = part.fidelity
-        if isinstance(fidelity, Interval):
-            # The indicator of the box has no slope to follow; its distance does.
-            outside = u - torch.minimum(torch.maximum(u, fidelity.lower), fidelity.upper)
-            pull = fidelity.pull * (u - y)
-            return 0.5 * (outside * outside + pull * (u - y)).flatten(1).sum(1)
-        if part.weights is not None:
-            u, y = part.weights * u, part.weights * y
-        return fidelity.value(u, y)
-
-    def lam(self, part: _Part, data: Tensor) -> Tensor:
-        """Weight of the bracket, (N,): given, or the noise plus ``alike`` times what the misfit exceeds it by."""
-        if part.lam is not None:
-            return part.lam
-        excess = (self.power * data / part.count - part.floor).clamp_min(0)
-        return part.floor + part.alike * excess
-
-    def evaluate(self, part: _Part, raw: Tensor, energy: Tensor, *, judge: bool = True) -> _Value:
-        """Objective of items from the generator's images and the energy of their codes.
-
-        With a given weight, data + lam * bracket. Without one, the bracket plus a function of the mean misfit m whose
-        gradient is that of data / lam(m) for the weight of ``lam``: with noise s and k samples to an error,
-        n/2 (m / s - 1) below m = s, and n / (2 k) log(1 + k (m - s) / s) above. For k = 1 that is the negative
-        log-likelihood of white noise whose variance, at least s, is maximised out.
-        """
-        x = self.prior.to_image(raw).to(part.y.dtype)
-        data = self.data(part, x)
-        bracket = energy.to(data.dtype)
-        if judge and self.prior.discriminator is not None and self.prior.discriminator_weight > 0:
-            bracket = bracket + self.prior.discriminator_weight * self.prior.doubt(raw).to(data.dtype)
-        if part.lam is not None:
-            total = data + part.lam * bracket
-        else:
-            mean = self.power * data / part.count
-            relative = mean / part.floor - 1
-            fit = relative.clamp_max(0) + torch.log1p(part.alike * relative.clamp_min(0)) / part.alike
-            total = part.count / self.power * fit + bracket
-        return _Value(total, data, x)
-
-    def scale(self, part: _Part, total: Tensor) -> Tensor:
-        """What a relative change of 1 of the data changes the objective by, (N,)."""
-        return total.abs() if part.lam is not None else part.count / (self.power * part.alike)
 
 
 @dataclasses.dataclass(eq=False)
@@ -292,7 +107,7 @@ class _Watch:
         self._rows: dict[int, list[tuple[Tensor, dict[str, Tensor]]]] = {}
         self.stopped = False
 
-    def record(self, step: int, group: _Group, x: Tensor) -> None:
+    def record(self, step: int, group: Group, x: Tensor) -> None:
         """A row of the history for the images of a group."""
         row = {"misfit": group.misfit(group.whole, x)}
         if self._truth is not None:
@@ -493,7 +308,7 @@ class LatentSearch(Solver[LatentState]):
             table = _Table.of(spaces[0], z, chunk)
             results = []
             for images in torch.split(torch.arange(problem.batch, device=problem.y.device), each):
-                group = _Group(_cut(problem, images), prior, images, chunk)
+                group = Group(_cut(problem, images), prior, images, chunk)
                 given = None if init is None else init[images]
                 results.append(
                     _search_group(group, spaces, table, given, count, limit, tolerance, watch, notes)
@@ -604,7 +419,7 @@ def _start_image(problem: Problem) -> Tensor | None:
 
 
 def _search_group(
-    group: _Group,
+    group: Group,
     spaces: list[Space],
     table: _Table,
     init: Tensor | None,
@@ -659,7 +474,7 @@ def _best(items: _Items, size: int, keep: int) -> Tensor:
 
 
 def _starts(
-    group: _Group, space: Space, table: _Table, init: Tensor | None, restarts: int, notes: list[str]
+    group: Group, space: Space, table: _Table, init: Tensor | None, restarts: int, notes: list[str]
 ) -> _Items:
     """The starts of each image: given ones, then those of least data loss among encoder and table."""
     size, part = group.size, group.whole
@@ -698,7 +513,7 @@ def _imaged(space: Space, codes: Codes) -> tuple[Codes, Tensor]:
 
 
 def _encoded(
-    group: _Group, space: Space, image: Tensor | None, notes: list[str]
+    group: Group, space: Space, image: Tensor | None, notes: list[str]
 ) -> list[tuple[Codes, Tensor]]:
     """Codes of the encoder: of the start image, then of the last reconstruction with the measurement put in."""
     prior, problem = group.prior, group.problem
@@ -732,7 +547,7 @@ def _note(notes: list[str], sentence: str) -> None:
 
 
 def _descend(
-    group: _Group,
+    group: Group,
     space: Space,
     start: _Items,
     rule: StepRule,
@@ -821,7 +636,7 @@ def _rows(mask: Tensor, like: Tensor) -> Tensor:
     return mask.view(-1, *[1] * (like.ndim - 1))
 
 
-def _keep(best: _Items, alive: Tensor, better: Tensor, value: _Value, codes: Codes) -> None:
+def _keep(best: _Items, alive: Tensor, better: Tensor, value: Evaluation, codes: Codes) -> None:
     """Write the items that are better than before into ``best``."""
     for kept, new in (
         (best.value, value.total),
@@ -833,8 +648,8 @@ def _keep(best: _Items, alive: Tensor, better: Tensor, value: _Value, codes: Cod
 
 
 def _gradient(
-    group: _Group, space: Space, codes: Codes, parts: list[tuple[slice, _Part]]
-) -> tuple[_Value, Tensor]:
+    group: Group, space: Space, codes: Codes, parts: list[tuple[slice, Part]]
+) -> tuple[Evaluation, Tensor]:
     """Objective of all items and its gradient in their codes, chunk by chunk."""
     values, grads = [], []
     for cut, part in parts:
@@ -843,9 +658,9 @@ def _gradient(
             leaf = Codes(here.code.detach().requires_grad_(), here.fixed)
             value = group.evaluate(part, space.raw(leaf, space.call), space.energy(leaf))
             (grad,) = torch.autograd.grad(value.total.sum(), leaf.code)
-        values.append(_Value(value.total.detach(), value.data.detach(), value.x.detach()))
+        values.append(Evaluation(value.total.detach(), value.data.detach(), value.x.detach()))
         grads.append(grad)
-    joined = _Value(*(torch.cat([getattr(v, n) for v in values]) for n in ("total", "data", "x")))
+    joined = Evaluation(*(torch.cat([getattr(v, n) for v in values]) for n in ("total", "data", "x")))
     return joined, torch.cat(grads)
 
 
@@ -863,7 +678,7 @@ def _adaptation_steps(prior: Latent, problem: Problem) -> int:
     return _ADAPTATION
 
 
-def _adapt(group: _Group, space: Space, best: _Items, steps: int) -> Tensor:
+def _adapt(group: Group, space: Space, best: _Items, steps: int) -> Tensor:
     """Images after tuning a copy of the weights on each, one image after the other, (b, C, H, W)."""
     prior = group.prior
     rate = prior.adapt_rate or (1e-4 if group.problem.exact else 3e-4)
@@ -872,7 +687,7 @@ def _adapt(group: _Group, space: Space, best: _Items, steps: int) -> Tensor:
     out = best.x.clone()
     for i in range(group.size):
         here = torch.tensor([i], device=out.device)
-        part = group.whole if group.lockstep else group._part(here)
+        part = group.whole if group.lockstep else group.part(here)
         weights = {n: p.detach().clone().requires_grad_() for n, p in own.items()}
         code = best.codes.code[i : i + 1].detach().clone().requires_grad_()
         fixed = best.codes[i : i + 1].fixed
@@ -889,7 +704,7 @@ def _adapt(group: _Group, space: Space, best: _Items, steps: int) -> Tensor:
             found: Tensor = functional_call(methods, weights, (name, *arguments))
             return found
 
-        goal = group.problem.sigma[i].clamp_min(_EIGHT_BITS)
+        goal = group.problem.sigma[i].clamp_min(EIGHT_BITS)
         over = torch.zeros((), dtype=torch.bool, device=out.device)
         kept = out[i : i + 1]
         for step in range(1, steps + 1):
@@ -921,7 +736,7 @@ def _adapt(group: _Group, space: Space, best: _Items, steps: int) -> Tensor:
 
 
 def _finish_images(
-    group: _Group, space: Space, best: _Items, seen: Tensor, losses: Tensor, watch: _Watch, limit: int
+    group: Group, space: Space, best: _Items, seen: Tensor, losses: Tensor, watch: _Watch, limit: int
 ) -> LatentState:
     """Adaptation, data consistency and blending, with what each of them gave."""
     prior, problem = group.prior, group.problem

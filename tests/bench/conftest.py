@@ -21,7 +21,7 @@ def constant(problem):
 
 
 def broken(problem):
-    raise RuntimeError("out of order")
+    raise AttributeError("out of order")
 
 
 MADE = {

@@ -235,14 +235,14 @@ def test_the_weight_found_is_the_noise_level_or_what_the_generator_cannot_explai
 
 
 def test_the_objective_for_an_unknown_error_is_smooth_and_follows_its_weight(mask):
-    from invrestore.solvers._latent import _Group
+    from invrestore.solvers._latent_objective import Group
     from invrestore.solvers._problem import Problem
 
     prior = plain(linear_decoder())
     y = mask(torch.full((1, 3, SIZE, SIZE), 0.5, dtype=torch.float64))
     sigma = torch.tensor([0.05], dtype=torch.float64)
     problem = Problem(y, mask, ir.fidelity.L2(), prior, sigma, (3, SIZE, SIZE))
-    group = _Group(problem, prior, torch.arange(1), 8)
+    group = Group(problem, prior, torch.arange(1), 8)
 
     def at(error):
         x = (y + error).requires_grad_()
