@@ -10,7 +10,8 @@ from invrestore.solvers._film import Film
 from invrestore.solvers._fista import FISTA
 from invrestore.solvers._gradient import GradientDescent
 from invrestore.solvers._hqs import HQS
-from invrestore.solvers._latent import LatentSearch, LatentState
+from invrestore.solvers._latent import LatentSearch
+from invrestore.solvers._latent_state import LatentState
 from invrestore.solvers._pdhg import PDHG
 from invrestore.solvers._problem import Problem
 from invrestore.solvers._red import RED

@@ -40,7 +40,8 @@ from invrestore.solvers._inputs import (
     check_measurement,
     check_truth,
 )
-from invrestore.solvers._latent import LatentSearch, LatentState
+from invrestore.solvers._latent import LatentSearch
+from invrestore.solvers._latent_state import LatentState
 from invrestore.solvers._loop import Callback, Outcome, run
 from invrestore.solvers._pdhg import PDHG
 from invrestore.solvers._plug_and_play import schedule

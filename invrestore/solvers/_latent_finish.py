@@ -1,0 +1,57 @@
+"""What follows a latent search: adaptation, data consistency, blending, and the spread of the good restarts."""
+
+from __future__ import annotations
+
+import torch
+
+from invrestore._types import Tensor
+from invrestore.fidelity import Interval
+from invrestore.operators import JPEG, Grayscale, Mask, Quantize, Value
+from invrestore.solvers._blend import back_project, has_exact_step, poisson_blend, transplant_value
+from invrestore.solvers._latent_adapt import adapt, adaptation_steps
+from invrestore.solvers._latent_objective import Group
+from invrestore.solvers._latent_spaces import Methods, Space
+from invrestore.solvers._latent_state import Items, LatentState, Watch
+
+__all__ = ["finish"]
+
+_GOOD = 1.5
+"""Restarts whose data loss is within this factor of the best one, or of the noise, count for the spread."""
+
+
+def finish(
+    group: Group, space: Space, best: Items, seen: Tensor, losses: Tensor, watch: Watch, limit: int
+) -> LatentState:
+    """Adaptation, data consistency and blending, with what each of them gave."""
+    prior, problem = group.prior, group.problem
+    x = best.x
+    stages = {"raw": x}
+    steps = adaptation_steps(prior, problem)
+    if steps and next(Methods(prior.generator).parameters(), None) is not None:
+        x = stages["adapted"] = adapt(group, space, best, steps)
+    rounded = isinstance(problem.operator, Quantize | JPEG) or isinstance(problem.fidelity, Interval)
+    exact = problem.exact or rounded
+    projects = prior.consistency and exact and has_exact_step(problem.operator, problem.fidelity)
+    generated = x
+    if projects:
+        x = stages["consistent"] = back_project(x, problem.y, problem.operator, problem.fidelity)
+    operator = problem.operator
+    if isinstance(operator, Mask) and (prior.blend == "poisson" or (prior.blend == "auto" and projects)):
+        known = operator.project(generated, problem.y)
+        x = stages["blended"] = poisson_blend(generated, known, operator.mask)
+    elif isinstance(operator, Value | Grayscale) and prior.blend == "value":
+        x = stages["blended"] = transplant_value(generated, problem.y)
+    if watch.wants_images:
+        for image in list(stages.values())[1:]:
+            limit += 1
+            watch.show(limit, image)
+    each = torch.stack(
+        [back_project(s, problem.y, operator, problem.fidelity) if projects else s for s in seen]
+    )
+    noise = group.whole.count / group.power * group.whole.floor
+    good = (losses <= _GOOD * torch.maximum(losses.amin(0), noise)).to(each.dtype)
+    good = good.view(*losses.shape, 1, 1, 1)
+    mean = (good * each).sum(0) / good.sum(0)
+    spread = ((good * (each - mean).square()).sum(0) / good.sum(0)).sqrt()
+    empty = x.new_zeros(group.size, 0)
+    return LatentState(x, empty, empty.sum(1), losses.T.contiguous(), stages, spread)
