@@ -23,6 +23,7 @@ def train(
             help="Name of a recipe, a recipe.json, or 'list' to print the names.", metavar="RECIPE"
         ),
     ],
+    more: Annotated[list[float] | None, typer.Argument(hidden=True)] = None,
     data: Annotated[
         Path | None,
         typer.Option(
@@ -55,6 +56,22 @@ def train(
     point_loss: Annotated[
         str | None, typer.Option(help="Ablation of an X-GAN: l2, l1 or none.", metavar="DISTANCE")
     ] = None,
+    task: Annotated[
+        str | None,
+        typer.Option(help="What 'joint' serves: classification or segmentation.", metavar="TASK"),
+    ] = None,
+    sigma: Annotated[
+        float | None,
+        typer.Option(
+            help="Noise levels of a joint training, in 8-bit units: --sigma 15 30 45 60.", metavar="LEVEL..."
+        ),
+    ] = None,
+    lam: Annotated[
+        float | None,
+        typer.Option(
+            help="Weight of the cross-entropy of a joint training; 0 trains without.", metavar="LAM"
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")
     ] = False,
@@ -86,11 +103,13 @@ def train(
         for name in training.RECIPES:
             print(name)
         return
-    chosen = training.load_recipe(recipe)
+    chosen = training.load_recipe(recipe if task is None else _joint(recipe, task))
     changes = {"minutes": minutes, "steps": steps, "seed": seed, "start": start}
     chosen = training.adjust(chosen, **{key: value for key, value in changes.items() if value is not None})
     if without is not None or gan_only or point_loss is not None:
         chosen = _ablated(chosen, without, gan_only, point_loss)
+    if sigma is not None or lam is not None or more:
+        chosen = _weighted(chosen, sigma, more or [], lam)
     if data is None:
         raise TrainingError(
             "invrestore train",
@@ -124,6 +143,38 @@ def train(
 
 def _silent(line: str) -> None:
     """Drop a line of progress."""
+
+
+def _joint(recipe: str, task: str) -> str:
+    """Name of the joint recipe for a task."""
+    from invrestore._checks import check_choice
+
+    check_choice("train --task", "task", task, ("classification", "segmentation"))
+    if recipe != "joint":
+        raise TrainingError(
+            "invrestore train",
+            expected="the recipe joint with --task",
+            found=recipe,
+            remedy=f"invrestore train joint --task {task}",
+        )
+    return f"joint-{task}"
+
+
+def _weighted(recipe: Recipe, sigma: float | None, more: list[float], lam: float | None) -> Recipe:
+    """The joint recipe with other noise levels or another weight."""
+    from invrestore import training
+
+    if not isinstance(recipe, training.JointRecipe) or (more and sigma is None):
+        raise TrainingError(
+            "invrestore train",
+            expected="a joint recipe for --sigma and --lam",
+            found=recipe.name if sigma is not None or lam is not None else f"numbers {more} without --sigma",
+            remedy="invrestore train joint --task classification --sigma 15 30 45 60 --lam 0.25",
+        )
+    changes: dict[str, object] = {} if lam is None else {"lam": lam}
+    if sigma is not None:
+        changes["sigmas"] = tuple(level / 255 for level in (sigma, *more))
+    return training.adjust(recipe, **changes)
 
 
 def _ablated(recipe: Recipe, without: str | None, gan_only: bool, point_loss: str | None) -> Recipe:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -26,12 +26,14 @@ class ImageFile:
         member: Name inside the archive; None for a file of its own.
         split: "train", "val" or "test" where the layout says so, else None.
         label: Class name where the layout says so, else None.
+        mask: File with the class number of every pixel where the layout has one, else None.
     """
 
     path: Path
     member: str | None = None
     split: str | None = None
     label: str | None = None
+    mask: Path | None = None
 
     def read(self) -> bytes:
         """Return the encoded bytes.
@@ -57,12 +59,13 @@ def _archive(path: Path, modified: int) -> zipfile.ZipFile:
 
 
 def layout(folder: str | Path) -> str:
-    """Name the layout of a folder: "celeba", "imagenet", "sun397", "voc", "indexed", "bsds" or "folder".
+    """Name the layout of a folder: "celeba", "imagenet", "sun397", "voc", "camvid", "indexed", "bsds" or "folder".
 
     - celeba: `img_align_celeba/` beside `list_eval_partition.txt` (0 train, 1 val, 2 test);
     - imagenet: `train/nXXXXXXXX/*.JPEG`, `val/`;
     - sun397: `ClassName.txt` beside one folder for each letter;
-    - voc: `JPEGImages/` beside `ImageSets/` (also inside `VOCdevkit/VOC20XX/`);
+    - voc: `JPEGImages/` beside `ImageSets/` (also inside `VOCdevkit/VOC20XX/`), masks in `SegmentationClass/`;
+    - camvid: `train/` beside `trainannot/` with a mask of the same name for each image, likewise `val`, `test`;
     - indexed: `index.csv` with the columns `file` and `split`, and `class` if there are labels;
     - bsds: at least two of `train/`, `val/`, `test/`, each holding images or class folders;
     - folder: anything else; every image below it counts, zip archives included.
@@ -79,6 +82,8 @@ def layout(folder: str | Path) -> str:
         return "sun397"
     if _voc_root(root) is not None:
         return "voc"
+    if any((root / split).is_dir() and (root / f"{split}annot").is_dir() for split in _SPLITS):
+        return "camvid"
     if _index(root) is not None:
         return "indexed"
     if sum((root / split).is_dir() for split in _SPLITS) >= 2:
@@ -87,10 +92,11 @@ def layout(folder: str | Path) -> str:
 
 
 def find_images(folder: str | Path, split: str | None = None) -> list[ImageFile]:
-    """List the images of a folder in a fixed order.
+    """List the images of a folder or a zip archive in a fixed order.
 
     Args:
-        folder: Any folder; see :func:`layout` for the layouts whose splits and labels are understood.
+        folder: Any folder; see :func:`layout` for the layouts whose splits and labels are understood. Or a zip
+            archive of images, whose members may be called `SPLIT/CLASS/NAME`.
         split: "train", "val" or "test" to keep only those. Images of unknown split are kept under "train"
             only.
 
@@ -98,23 +104,30 @@ def find_images(folder: str | Path, split: str | None = None) -> list[ImageFile]
         The images sorted by path, empty when there are none.
 
     Raises:
-        ImageFileError: There is no such folder, or an archive in it is damaged.
+        ImageFileError: There is no such folder or archive, or an archive is damaged.
         UnknownNameError: split is another word.
     """
     if split is not None and split not in _SPLITS:
         raise UnknownNameError.suggest("find_images", "split", split, _SPLITS)
+    if Path(folder).suffix.lower() == ".zip" and Path(folder).is_file():
+        return _sorted(_members(Path(folder)), split)
     root = _existing(folder)
     finders = {
         "celeba": _celeba,
         "imagenet": _by_split_folder,
         "sun397": _sun397,
         "voc": _voc,
+        "camvid": _camvid,
         "indexed": _indexed,
         "bsds": _by_split_folder,
         "folder": _any,
     }
-    images = sorted(finders[layout(root)](root), key=lambda image: (str(image.path), image.member or ""))
-    return [image for image in images if split is None or (image.split or "train") == split]
+    return _sorted(finders[layout(root)](root), split)
+
+
+def _sorted(images: Iterator[ImageFile], split: str | None) -> list[ImageFile]:
+    found = sorted(images, key=lambda image: (str(image.path), image.member or ""))
+    return [image for image in found if split is None or (image.split or "train") == split]
 
 
 def _existing(folder: str | Path) -> Path:
@@ -193,7 +206,18 @@ def _voc(root: Path) -> Iterator[ImageFile]:
         for lists in inner.glob(f"ImageSets/*/{split}.txt"):
             splits.update((line.split()[0], split) for line in lists.read_text().splitlines() if line.strip())
     for image in _any(inner / "JPEGImages"):
-        yield ImageFile(image.path, image.member, splits.get(image.path.stem))
+        mask = inner / "SegmentationClass" / f"{image.path.stem}.png"
+        yield ImageFile(image.path, image.member, splits.get(image.path.stem), mask=_if_file(mask))
+
+
+def _camvid(root: Path) -> Iterator[ImageFile]:
+    for image in _by_split_folder(root):
+        masks = root / f"{image.split}annot"
+        yield replace(image, label=None, mask=_if_file(masks / f"{image.path.stem}.png"))
+
+
+def _if_file(path: Path) -> Path | None:
+    return path if path.is_file() else None
 
 
 def _index(root: Path) -> list[dict[str, str]] | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from invrestore.data._files import ImageFile
 from invrestore.data._reserved import reserved_set
 from invrestore.errors import ImageFileError, RangeError, TrainingError
 
-__all__ = ["PackSummary", "PatchPool", "describe_pack", "pack", "read_pack"]
+__all__ = ["PackSummary", "PatchPool", "describe_pack", "pack", "read_labels", "read_masks", "read_pack"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def pack(
 
     The encoded files are kept as they are, so a pack of JPEG photos is as small as the photos. The file is a
     safetensors archive with `bytes` (all files one after the other, uint8) and `starts` (int64, one more than
-    images).
+    images). Class names of images go into its header, and masks into `masks` and `mask_starts` in the same way, if
+    there are any.
 
     Args:
         images: Images to pack.
@@ -69,6 +71,8 @@ def pack(
         ImageFileError: A file cannot be read.
     """
     parts: list[bytes] = []
+    masks: list[bytes] = []
+    labels: list[str | None] = []
     refused: dict[str, int] = {}
     unreadable: list[str] = []
     size = 0
@@ -76,8 +80,10 @@ def pack(
         encoded = image.read()
         try:
             name = None if testing else reserved_set(encoded)
+            mask = b"" if image.mask is None else image.mask.read_bytes()
             if name is None and max_side is not None:
                 encoded = _reduced(encoded, max_side)
+                mask = _reduced(mask, max_side, mask=True) if mask else mask
         except OSError:
             unreadable.append(image.member or image.path.name)
             continue
@@ -85,7 +91,9 @@ def pack(
             refused[name] = refused.get(name, 0) + 1
             continue
         parts.append(encoded)
-        size += len(encoded)
+        masks.append(mask)
+        labels.append(image.label)
+        size += len(encoded) + len(mask)
         if size > max_bytes:
             remedy = "Set max_side to store large images smaller, or raise max_bytes."
             raise TrainingError(
@@ -97,32 +105,36 @@ def pack(
         raise TrainingError(
             "data.pack", expected="at least one image to train on", found=found, remedy=remedy
         )
-    tensors = {
-        "bytes": torch.frombuffer(bytearray(b"".join(parts)), dtype=torch.uint8),
-        "starts": torch.tensor([0, *np.cumsum([len(part) for part in parts]).tolist()]),
-    }
+    tensors = _joined("bytes", "starts", parts)
+    if any(masks):
+        tensors |= _joined("masks", "mask_starts", masks)
+    header: dict[str, object] = {"images": len(parts), "refused": refused, "description": description}
+    if any(labels):
+        header["labels"] = labels
     summary = PackSummary(len(parts), size, refused, tuple(unreadable))
-    save_file(
-        tensors,
-        str(path),
-        metadata={
-            "invrestore": json.dumps({"images": len(parts), "refused": refused, "description": description})
-        },
-    )
+    save_file(tensors, str(path), metadata={"invrestore": json.dumps(header)})
     return summary
 
 
-def _reduced(encoded: bytes, max_side: int) -> bytes:
+def _joined(data: str, starts: str, parts: Sequence[bytes]) -> dict[str, Tensor]:
+    return {
+        data: torch.frombuffer(bytearray(b"".join(parts)), dtype=torch.uint8),
+        starts: torch.tensor([0, *np.cumsum([len(part) for part in parts]).tolist()]),
+    }
+
+
+def _reduced(encoded: bytes, max_side: int, mask: bool = False) -> bytes:
     with Image.open(io.BytesIO(encoded)) as image:
         if max(image.size) <= max_side:
             return encoded
-        rgb = image.convert("RGB")
-    scale = max_side / max(rgb.size)
-    rgb = rgb.resize(
-        (max(1, round(rgb.width * scale)), max(1, round(rgb.height * scale))), Image.Resampling.LANCZOS
-    )
+        pixels = image.copy() if mask else image.convert("RGB")
+    scale = max_side / max(pixels.size)
+    size = (max(1, round(pixels.width * scale)), max(1, round(pixels.height * scale)))
     buffer = io.BytesIO()
-    rgb.save(buffer, "JPEG", quality=95, subsampling=0)
+    if mask:
+        pixels.resize(size, Image.Resampling.NEAREST).save(buffer, "PNG")
+    else:
+        pixels.resize(size, Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=95, subsampling=0)
     return buffer.getvalue()
 
 
@@ -140,16 +152,58 @@ def read_pack(path: str | Path) -> list[bytes]:
     return [data[a:b].tobytes() for a, b in pairwise(starts)]
 
 
+def read_labels(path: str | Path) -> list[str | None]:
+    """Return the class name of each image of a packed file, None where it has none.
+
+    Raises:
+        ImageFileError: The file is missing, damaged or no pack.
+    """
+    header = _header(path)
+    labels: list[str | None] = header.get("labels") or [None] * header["images"]
+    return labels
+
+
+def read_masks(path: str | Path) -> list[np.ndarray | None]:
+    """Return the class number of every pixel (H, W) of each image of a packed file, None where it has none.
+
+    Raises:
+        ImageFileError: The file is missing, damaged or no pack.
+    """
+    count = _header(path)["images"]
+    try:
+        with safe_open(str(path), framework="np") as archive:
+            if "masks" not in archive.keys():
+                return [None] * count
+            data, starts = archive.get_tensor("masks"), archive.get_tensor("mask_starts")
+    except (OSError, SafetensorError) as error:
+        raise _no_pack(path) from error
+    found: list[np.ndarray | None] = []
+    for a, b in pairwise(starts):
+        if a == b:
+            found.append(None)
+            continue
+        with Image.open(io.BytesIO(data[a:b].tobytes())) as image:
+            found.append(np.asarray(image if image.mode in ("L", "P") else image.convert("L")))
+    return found
+
+
 def describe_pack(path: str | Path) -> str:
     """Return a line on what a packed file holds: number of images and the description given to :func:`pack`.
 
     Raises:
         ImageFileError: The file is missing, damaged or no pack.
     """
+    header = _header(path)
+    return f"{header['images']} images of {header['description'] or 'an unnamed folder'}"
+
+
+def _header(path: str | Path) -> dict[str, Any]:
     try:
         with safe_open(str(path), framework="np") as archive:
-            header = json.loads((archive.metadata() or {})["invrestore"])
-        return f"{header['images']} images of {header['description'] or 'an unnamed folder'}"
+            header: dict[str, Any] = json.loads((archive.metadata() or {})["invrestore"])
+        if not {"images", "description"} <= set(header):
+            raise KeyError("images")
+        return header
     except (OSError, SafetensorError, KeyError, ValueError) as error:
         raise _no_pack(path) from error
 
@@ -253,6 +307,10 @@ class PatchPool:
         Raises:
             TrainingError: No image is large enough.
         """
+        return self.pixels[self._places(count, size, rng)[1]].permute(0, 3, 1, 2)
+
+    def _places(self, count: int, size: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw crops: numbers of their images (B,), and the places of their pixels in the pool (B, size, size)."""
         device = self.pixels.device
         if size not in self._weights:
             room = (self.sides - size + 1).clamp(min=0).prod(dim=1).double()
@@ -281,4 +339,4 @@ class PatchPool:
         width = sides[:, 1, None, None]
         index = rows[:, :, None] * width + columns[:, None, :]
         index = torch.where(symmetry[:, 2, None, None], index.mT, index) + self.starts[chosen, None, None]
-        return self.pixels[index].permute(0, 3, 1, 2)
+        return chosen, index

@@ -3,6 +3,7 @@
 Every denoiser is called as `network(x, sigma)`: x (B, C, H, W) in [0, 1], sigma in the same unit. Every
 generator is called as `generator(z)`: z (N, D) standard normal, images (N, C, H, W) in [0, 1]. Every restorer
 is called as `network(x)`: x (B, C, H, W) degraded, or with what is known about the degradation stacked below.
+Every high-level network is called as `network(x)`: x (B, C, H, W) in [0, 1], logits of classes.
 """
 
 from invrestore.networks._bi_skip import BiSkipGenerator
@@ -17,6 +18,7 @@ from invrestore.networks._cascade import (
 from invrestore.networks._dcgan import DCGAN, DCGANDiscriminator, DCGANGenerator
 from invrestore.networks._dncnn import DnCNN
 from invrestore.networks._face_gan import Encoder, FaceGAN, ResidualDiscriminator, StyleGenerator
+from invrestore.networks._high_level import Classifier, HighLevelNetwork, Segmenter
 from invrestore.networks._latent import LatentModel
 from invrestore.networks._multiscale import MultiScaleDenoiser
 from invrestore.networks._restorer import RestorerNetwork
@@ -31,6 +33,7 @@ __all__ = [
     "BiSkipGenerator",
     "Card",
     "Cascade",
+    "Classifier",
     "Critic",
     "DCGANDiscriminator",
     "DCGANGenerator",
@@ -39,6 +42,7 @@ __all__ = [
     "DnCNN",
     "Encoder",
     "FaceGAN",
+    "HighLevelNetwork",
     "InpaintingGenerator",
     "InpaintingResNet",
     "LatentModel",
@@ -49,6 +53,7 @@ __all__ = [
     "ResidualGenerator",
     "RestorationUNet",
     "RestorerNetwork",
+    "Segmenter",
     "StyleGenerator",
     "UNet",
     "available",

@@ -27,6 +27,7 @@ from invrestore.networks._cascade import Cascade, DeblurDenoise, InpaintingGener
 from invrestore.networks._dcgan import DCGAN
 from invrestore.networks._dncnn import DnCNN
 from invrestore.networks._face_gan import FaceGAN
+from invrestore.networks._high_level import Classifier, Segmenter
 from invrestore.networks._multiscale import MultiScaleDenoiser
 from invrestore.networks._unet import RestorationUNet, UNet
 from invrestore.networks._xgan import ResidualGenerator
@@ -36,6 +37,7 @@ __all__ = ["ARCHITECTURES", "Card", "available", "build", "card", "load", "load_
 ARCHITECTURES: dict[str, type[nn.Module]] = {
     "BiSkipGenerator": BiSkipGenerator,
     "Cascade": Cascade,
+    "Classifier": Classifier,
     "DCGAN": DCGAN,
     "DeblurDenoise": DeblurDenoise,
     "DnCNN": DnCNN,
@@ -45,6 +47,7 @@ ARCHITECTURES: dict[str, type[nn.Module]] = {
     "MultiScaleDenoiser": MultiScaleDenoiser,
     "ResidualGenerator": ResidualGenerator,
     "RestorationUNet": RestorationUNet,
+    "Segmenter": Segmenter,
     "UNet": UNet,
 }
 """Networks that a card may name."""

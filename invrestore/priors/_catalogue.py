@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import torch
+
 from invrestore.errors import UnknownNameError
 from invrestore.priors._base import Prior
 
@@ -45,7 +47,12 @@ def _makers() -> dict[str, Callable[[], Prior]]:
         "tv": TV,
         "wavelet": lambda: Wavelet(shifts=4),
     }
-    return classical | {name: trained(name) for name in networks.available()}
+
+    def restores(name: str) -> bool:
+        kind = networks.ARCHITECTURES.get(networks.card(name).architecture, torch.nn.Module)
+        return not issubclass(kind, networks.HighLevelNetwork)
+
+    return classical | {name: trained(name) for name in networks.available() if restores(name)}
 
 
 def available() -> list[str]:

@@ -10,6 +10,10 @@ from invrestore.training._degradations import Degradation, Degraded, Degrader
 from invrestore.training._denoiser import DenoiserTask, score_denoiser
 from invrestore.training._distances import RandomFeatures, kernel_distance, nearest_distances
 from invrestore.training._gan import GanTask
+from invrestore.training._high_level import HighLevelTask, colour_map, load_high_level
+from invrestore.training._high_level_recipe import HighLevelRecipe, JointRecipe
+from invrestore.training._joint import JointTask
+from invrestore.training._label_scores import confusion, label_loss, mean_iou, score_labels
 from invrestore.training._loop import Outcome, fit, make_fabric
 from invrestore.training._optim import Muon
 from invrestore.training._recipe import DenoiserRecipe, GanRecipe, GanStage, Optimizer, Recipe, Source, Stage
@@ -32,6 +36,10 @@ __all__ = [
     "GanRecipe",
     "GanStage",
     "GanTask",
+    "HighLevelRecipe",
+    "HighLevelTask",
+    "JointRecipe",
+    "JointTask",
     "Muon",
     "Optimizer",
     "Outcome",
@@ -47,16 +55,22 @@ __all__ = [
     "Trained",
     "ablate",
     "adjust",
+    "colour_map",
+    "confusion",
     "fit",
     "kernel_distance",
+    "label_loss",
     "latest_checkpoint",
     "load_checkpoint",
+    "load_high_level",
     "load_recipe",
     "losses",
     "make_fabric",
+    "mean_iou",
     "nearest_distances",
     "prepare",
     "save_checkpoint",
     "score_denoiser",
+    "score_labels",
     "train",
 ]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
 from invrestore.errors import TrainingError, UnknownNameError
+from invrestore.training._high_level_recipe import HighLevelRecipe, JointRecipe
 from invrestore.training._recipe import DenoiserRecipe, GanRecipe, GanStage, Optimizer, Recipe, Source, Stage
 from invrestore.training._restorer_recipe import RestorerRecipe
 from invrestore.training._restorer_recipes import PHOTO_LICENCE, PHOTOS, RESTORERS
@@ -51,7 +52,102 @@ _FACE_LICENCE = (
     "press photographs of real people, for research; biased in age, sex and origin)."
 )
 
+_SCENES6, _CAMVID = "highlevel/scenes6.zip", "highlevel/camvid"
+_SCENE_CLASSES = ["buildings", "forest", "glacier", "mountain", "sea", "street"]
+_ROAD_CLASSES = [
+    "sky",
+    "building",
+    "pole",
+    "road",
+    "pavement",
+    "tree",
+    "sign",
+    "fence",
+    "car",
+    "pedestrian",
+    "cyclist",
+]
+_UNLABELLED = 11
+_LABELLED = (Source(folder=_SCENES6), Source(folder=_CAMVID))
+_SMALL_DENOISER = {"channels": 3, "widths": [24, 48, 96], "blocks": [1, 1, 2]}
+_SCENES6_LICENCE = "scenes6 (Intel image classification, no licence stated; research use)"
+_CAMVID_LICENCE = "CamVid (CC BY-NC 4.0, personal and research use)"
+_HIGH_LEVEL_LICENCE = f"Weights: as the package. Training images: {_SCENES6_LICENCE} and {_CAMVID_LICENCE}."
+
+
+def _joint(task: Literal["classification", "segmentation"], high_level: str, lam: float) -> JointRecipe:
+    return JointRecipe(
+        name=f"joint-{task}",
+        arguments=_SMALL_DENOISER,
+        task=task,
+        high_level=high_level,
+        lam=lam,
+        ignore=_UNLABELLED if task == "segmentation" else None,
+        sources=_LABELLED,
+        test_folder=_CAMVID if task == "segmentation" else _SCENES6,
+        stages=(Stage(patch=96, batch=8),),
+        optimizer=Optimizer(lr=1e-3, warmup=20),
+        ema=0.99,
+        minutes=5,
+        log_every=50,
+        licence=_HIGH_LEVEL_LICENCE,
+        reference=_LIU,
+    )
+
+
 _ALL: tuple[Recipe, ...] = (
+    HighLevelRecipe(
+        name="classifier",
+        architecture="Classifier",
+        arguments={"classes": _SCENE_CLASSES},
+        task="classification",
+        sources=(Source(folder=_SCENES6),),
+        test_folder=_SCENES6,
+        stages=(Stage(patch=96, batch=32),),
+        zoom=(1.0, 1.4),
+        augment=("translation",),
+        smoothing=0.1,
+        optimizer=Optimizer(lr=2e-3, weight_decay=0.05),
+        ema=0.99,
+        minutes=10,
+        log_every=50,
+        licence=f"Weights: as the package. Training images: {_SCENES6_LICENCE}.",
+        reference="Simonyan and Zisserman (2015), Very Deep Convolutional Networks for Large-Scale Image "
+        "Recognition",
+    ),
+    HighLevelRecipe(
+        name="segmenter",
+        architecture="Segmenter",
+        arguments={"classes": _ROAD_CLASSES},
+        task="segmentation",
+        ignore=_UNLABELLED,
+        sources=(Source(folder=_CAMVID),),
+        test_folder=_CAMVID,
+        stages=(Stage(patch=160, batch=8),),
+        zoom=(0.9, 1.6),
+        augment=("color",),
+        balance=0.3,
+        optimizer=Optimizer(lr=2e-3, weight_decay=0.05),
+        ema=0.99,
+        minutes=10,
+        log_every=50,
+        licence=f"Weights: as the package. Training images: {_CAMVID_LICENCE}.",
+        reference="Lin et al. (2017), Feature Pyramid Networks for Object Detection; Kirillov et al. (2019), "
+        "Panoptic Feature Pyramid Networks",
+    ),
+    DenoiserRecipe(
+        name="joint-start",
+        arguments=_SMALL_DENOISER,
+        loss="mse",
+        sources=_LABELLED,
+        stages=(Stage(patch=64, batch=16),),
+        optimizer=Optimizer(lr=2e-3),
+        minutes=10,
+        licence=_HIGH_LEVEL_LICENCE,
+        reference=_LIU,
+    ),
+    _joint("classification", "classifier", 0.25),
+    _joint("segmentation", "segmenter", 0.5),
     DenoiserRecipe(
         name="denoiser-cpu",
         checkpoint="denoiser",
@@ -154,7 +250,13 @@ _ALL: tuple[Recipe, ...] = (
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (*_ALL, *RESTORERS)}
 """Recipes by name. Those ending in `-cpu` suit one or two processor cores, the others one GPU."""
 
-_KINDS: dict[str, type[Recipe]] = {"denoiser": DenoiserRecipe, "gan": GanRecipe, "restorer": RestorerRecipe}
+_KINDS: dict[str, type[Recipe]] = {
+    "denoiser": DenoiserRecipe,
+    "gan": GanRecipe,
+    "high-level": HighLevelRecipe,
+    "joint": JointRecipe,
+    "restorer": RestorerRecipe,
+}
 
 
 def load_recipe(name: str) -> Recipe:

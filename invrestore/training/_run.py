@@ -20,6 +20,9 @@ from invrestore.errors import CapabilityError, TrainingError
 from invrestore.networks import Card
 from invrestore.training._denoiser import DenoiserTask
 from invrestore.training._gan import GanTask
+from invrestore.training._high_level import HighLevelTask
+from invrestore.training._high_level_recipe import HighLevelRecipe, JointRecipe
+from invrestore.training._joint import JointTask
 from invrestore.training._loop import Outcome, fit, make_fabric
 from invrestore.training._recipe import DenoiserRecipe, GanRecipe, Recipe, Source
 from invrestore.training._restorer_recipe import RestorerRecipe
@@ -32,6 +35,8 @@ _TRAIN, _TEST = "train-images.safetensors", "test-images.safetensors"
 _TASKS: dict[type[Recipe], type[RecipeTask]] = {
     DenoiserRecipe: DenoiserTask,
     GanRecipe: GanTask,
+    HighLevelRecipe: HighLevelTask,
+    JointRecipe: JointTask,
     RestorerRecipe: RestorerTask,
 }
 
@@ -82,9 +87,9 @@ def prepare(recipe: Recipe, data: str | Path, out: str | Path) -> PackSummary | 
                 (out / name).write_bytes((data / name).read_bytes())
         return None
     held_out: list[ImageFile] = []
-    if recipe.test_folder and (data / recipe.test_folder).is_dir():
+    if recipe.test_folder and (data / recipe.test_folder).exists():
         held_out = find_images(data / recipe.test_folder, recipe.test_split)
-    present = [source for source in recipe.sources if (data / source.folder).is_dir()]
+    present = [source for source in recipe.sources if (data / source.folder).exists()]
     images: list[ImageFile] = []
     for source in present:
         images += find_images(data / source.folder, source.split)
@@ -110,6 +115,7 @@ def train(
     pause_minutes: float | None = None,
     accelerator: str = "auto",
     devices: int | str = 1,
+    high_level: nn.Module | None = None,
     say: Callable[[str], None] = print,
 ) -> Trained:
     """Train a recipe on a folder of images; when its schedule has ended, export weights, card and samples.
@@ -122,6 +128,8 @@ def train(
         pause_minutes: End this call after so many minutes with a checkpoint, before the schedule ends.
         accelerator: Lightning's name of the device kind; "auto" takes a GPU if there is one.
         devices: Number of devices.
+        high_level: Network behind the denoiser of a :class:`JointRecipe`, from images (B, 3, H, W) in [0, 1] to
+            logits, instead of the one that the recipe names. It is copied and stays as it is.
         say: Receives lines of progress.
 
     Raises:
@@ -133,6 +141,10 @@ def train(
     if kind is None:
         names = " or ".join(sorted(known.__name__ for known in _TASKS))
         raise CapabilityError("training.train", expected=f"a {names}", found=type(recipe).__name__)
+    if high_level is not None and not isinstance(recipe, JointRecipe):
+        raise CapabilityError(
+            "training.train", expected="a JointRecipe for a high-level network", found=type(recipe).__name__
+        )
     out = Path(out)
     fabric = make_fabric(recipe, accelerator, devices)
     if fabric.is_global_zero:
@@ -146,17 +158,26 @@ def train(
     if recipe.start:
         _start_from(network, recipe.start)
     test = out / _TEST
-    task = kind.create(network, recipe, out / _TRAIN, test if test.exists() else None, fabric.device)
+    held_out = test if test.exists() else None
+    task: RecipeTask
+    if high_level is not None:
+        task = JointTask.create(network, recipe, out / _TRAIN, held_out, fabric.device, high_level)
+    else:
+        task = kind.create(network, recipe, out / _TRAIN, held_out, fabric.device)
     outcome = fit(task, recipe, out, fabric=fabric, resume=resume, pause_minutes=pause_minutes, say=say)
     if not outcome.finished or not fabric.is_global_zero:
         return Trained(outcome, None, None, None)
     return _export(task, recipe, outcome, out, str(fabric.device), say)
 
 
+def _load(start: str) -> nn.Module:
+    """Weights of the catalogue or of a file."""
+    return networks.load_file(start) if start.endswith(".safetensors") else networks.load(start)
+
+
 def _start_from(network: nn.Module, start: str) -> None:
-    load = networks.load_file if start.endswith(".safetensors") else networks.load
     try:
-        network.load_state_dict(load(start).state_dict())
+        network.load_state_dict(_load(start).state_dict())
     except RuntimeError as error:
         raise TrainingError(
             "training.train",
@@ -169,13 +190,15 @@ def _start_from(network: nn.Module, start: str) -> None:
 def _card(recipe: Recipe, data: str = "", training: str = "", protocol: str = "") -> Card:
     size = {"size": recipe.size} if isinstance(recipe, GanRecipe) else {}
     begun = f", begun from the weights of {Path(recipe.start).name}" if recipe.start else ""
+    if isinstance(recipe, JointRecipe):
+        begun += f"; lam {recipe.lam:g} with {recipe.high_level}" if recipe.lam else "; lam 0"
     return Card(
         name=recipe.checkpoint or recipe.name,
         architecture=recipe.architecture,
         arguments=size | recipe.arguments,
         sha256="",
         channels=recipe.arguments.get("channels", 3),
-        sigma_range=recipe.sigma if isinstance(recipe, DenoiserRecipe) else None,
+        sigma_range=_levels(recipe),
         parameters=0,
         data=f"{data}, reserved test images left out",
         licence=recipe.licence,
@@ -186,6 +209,18 @@ def _card(recipe: Recipe, data: str = "", training: str = "", protocol: str = ""
         reference=recipe.reference,
         degradations=_degradations(recipe),
     )
+
+
+def _levels(recipe: Recipe) -> tuple[float, float] | None:
+    """Noise levels seen in training, also that of the weights a training began from."""
+    if isinstance(recipe, DenoiserRecipe):
+        return recipe.sigma
+    if not isinstance(recipe, JointRecipe):
+        return None
+    seen = list(recipe.sigmas)
+    if recipe.start:
+        seen += getattr(_load(recipe.start), "sigma_range", None) or ()
+    return min(seen), max(seen)
 
 
 def _degradations(recipe: Recipe) -> tuple[dict[str, Any], ...]:
