@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import torch.nn.functional as F
 
@@ -28,7 +26,6 @@ __all__ = [
     "median",
     "operator_of",
     "plug_and_play",
-    "trained",
     "tv_l1",
 ]
 
@@ -94,19 +91,6 @@ def plug_and_play(
     if problem.kind == "noise":
         return _solve(problem, prior, None)
     return _solve(problem, prior, strength, steps)
-
-
-@functools.cache
-def _load(name: str) -> Prior:
-    return priors.load(name)
-
-
-def trained(problem: Problem, *, prior: str, strength: float | None = None) -> Tensor:
-    """``solve`` with a prior that ships with weights."""
-    loaded = _load(prior)
-    if loaded.can(Capability.DENOISE):
-        return plug_and_play(problem, loaded, strength=strength)
-    return _solve(problem, loaded, None)
 
 
 def _solve(problem: Problem, prior: Prior, strength: float | None, steps: int | None = None) -> Tensor:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from invrestore import networks, priors
-from invrestore.bench import _classical, _colour, _filling, _libraries, _peers
+from invrestore._types import Tensor
+from invrestore.bench import _classical, _colour, _filling, _learned, _libraries, _peers
 from invrestore.bench._types import Kind, Method
-from invrestore.networks import DenoiserNetwork
+from invrestore.networks import LatentModel, RestorerNetwork
 
-__all__ = ["METHODS"]
+__all__ = ["METHODS", "learned"]
 
 _HOLES: frozenset[Kind] = frozenset({"mask", "clutter"})
 _LINEAR: frozenset[Kind] = frozenset({"noise", "blur", "downsample", "mask", "clutter"})
 _MODELLED: frozenset[Kind] = frozenset({*_LINEAR, "quantize", "jpeg"})
+_INVERTED: frozenset[Kind] = frozenset({*_MODELLED, "grayscale"})
 _EVERY: frozenset[Kind] = frozenset({*_MODELLED, "grayscale", "colornoise"})
 
 _STRENGTHS: Mapping[str, tuple[Any, ...]] = {"strength": (None, 0.5, 2.0)}
@@ -32,23 +34,33 @@ def _opencv(name: str, label: str, reference: str) -> Method:
     return Method(name, label, "peer", run, _HOLES, {"radius": (3, 5, 9)}, "cv2", reference=reference)
 
 
-def _trained(name: str) -> Method:
+def learned(name: str) -> list[Method]:
+    """The rows of a network that ships with weights."""
     details = networks.card(name)
-    run = functools.partial(_classical.trained, prior=name)
-    denoises = issubclass(networks.ARCHITECTURES[details.architecture], DenoiserNetwork)
-    kinds = _MODELLED if denoises else _EVERY
-    grid = _STRENGTHS if denoises else {}
-    return Method(
-        name,
-        f"Ours: {name}",
-        "learned",
-        run,
-        kinds,
-        grid,
-        network=name,
-        channels=(details.channels,),
-        reference=details.reference,
-    )
+    architecture = networks.ARCHITECTURES[details.architecture]
+
+    def row(run: Callable[..., Tensor], kinds: frozenset[Kind], suffix: str = "", words: str = "") -> Method:
+        return Method(
+            name + suffix,
+            f"Ours: {name}{words}",
+            "learned",
+            functools.partial(run, prior=name),
+            kinds,
+            _STRENGTHS if run is _learned.denoised else {},
+            network=name,
+            channels=(details.channels,),
+            reference=details.reference,
+        )
+
+    if issubclass(architecture, LatentModel):
+        return [
+            row(_learned.plain_map, _INVERTED, "-map", ", plain MAP"),
+            row(_learned.searched, _INVERTED),
+            row(_learned.searched_raw, _INVERTED, "-raw", ", raw G(z)"),
+        ]
+    if issubclass(architecture, RestorerNetwork):
+        return [row(_learned.restored, _learned.kinds_of(details))]
+    return [row(_learned.denoised, _MODELLED)]
 
 
 def _methods() -> list[Method]:
@@ -258,7 +270,7 @@ def _methods() -> list[Method]:
     ]
     # Ours, learned: whatever ships with weights.
     trained = [name for name in networks.available() if name in priors.available()]
-    return found + [_trained(name) for name in trained]
+    return found + [method for name in trained for method in learned(name)]
 
 
 METHODS: dict[str, Method] = {method.name: method for method in _methods()}

@@ -11,13 +11,17 @@ from invrestore.bench._tuned import _content
 
 PLANNED = {
     "unified",
-    "multiscale",
+    "multiscale-25",
+    "multiscale-35",
+    "multiscale-50",
     "cascade",
     "xgan-sparse",
     "xgan-colornoise",
     "xgan-block",
     "faces64",
     "faces64-map",
+    "faces64-raw",
+    "dcgan64-map",
 }
 
 

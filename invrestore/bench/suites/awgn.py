@@ -45,7 +45,7 @@ SUITE = Suite(
         Row("ffdnet"),
         Row("dncnn-blind"),
         Row("dncnn", tasks=("sigma-15", "sigma-25", "sigma-50")),
-        Row("multiscale"),
+        *(Row(f"multiscale-{level}", tasks=(f"sigma-{level}",)) for level in (25, 35, 50)),
         Row("unified"),
         Row("denoiser"),
     ),

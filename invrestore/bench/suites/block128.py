@@ -22,7 +22,7 @@ SUITE = Suite(
         Task("cluttered", "cluttered, 8 to 64", Clutter(8, 64)),
     ),
     protocol=Protocol(
-        "Image i draws from seed i; methods that fill holes are told where the block is, learned restorers are "
+        "Image i draws from seed i; methods that fill holes are told where the block is, xgan-block is "
         "not; estimates are clamped and rounded to 8 bits; RGB PSNR, no border crop.",
     ),
     rows=tuple(
@@ -37,10 +37,12 @@ SUITE = Suite(
             "tv",
             "dictionary",
             "low-rank",
-            "cascade",
-            "xgan-block",
-            "denoiser",
         )
+    )
+    + (
+        Row("cascade", fixed={"refine": True}),
+        Row("xgan-block", fixed={"blind": True}),
+        Row("denoiser"),
     ),
     notes=(_CONTEXT,),
 )

@@ -31,10 +31,12 @@ SUITE = Suite(
             "tv",
             "dictionary",
             "low-rank",
-            "xgan-block",
-            "cascade",
-            "denoiser",
         )
+    )
+    + (
+        Row("xgan-block", fixed={"refine": True}),
+        Row("cascade", fixed={"refine": True}),
+        Row("denoiser"),
     ),
     notes=(_CONTEXT,),
 )
