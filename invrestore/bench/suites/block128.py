@@ -25,21 +25,21 @@ SUITE = Suite(
         "Image i draws from seed i; methods that fill holes are told where the block is, xgan-block is "
         "not; estimates are clamped and rounded to 8 bits; RGB PSNR, no border crop.",
     ),
-    rows=tuple(
-        Row(name)
-        for name in (
-            "input",
-            "biharmonic",
-            "telea",
-            "navier-stokes",
-            "patchmatch",
-            "k-nn",
-            "tv",
-            "dictionary",
-            "low-rank",
-        )
-    )
-    + (
+    rows=(
+        *(
+            Row(name)
+            for name in (
+                "input",
+                "biharmonic",
+                "telea",
+                "navier-stokes",
+                "patchmatch",
+                "k-nn",
+                "tv",
+                "dictionary",
+                "low-rank",
+            )
+        ),
         Row("cascade", fixed={"refine": True}),
         Row("xgan-block", fixed={"blind": True}),
         Row("denoiser"),

@@ -19,21 +19,21 @@ SUITE = Suite(
     tuning=(TRAINING_FACES_128,),
     tasks=(Task("hole", "64 x 64 hole", Hole(64)),),
     protocol=Protocol("Estimates are clamped and rounded to 8 bits; RGB PSNR and SSIM of the whole picture."),
-    rows=tuple(
-        Row(name)
-        for name in (
-            "input",
-            "biharmonic",
-            "telea",
-            "navier-stokes",
-            "patchmatch",
-            "k-nn",
-            "tv",
-            "dictionary",
-            "low-rank",
-        )
-    )
-    + (
+    rows=(
+        *(
+            Row(name)
+            for name in (
+                "input",
+                "biharmonic",
+                "telea",
+                "navier-stokes",
+                "patchmatch",
+                "k-nn",
+                "tv",
+                "dictionary",
+                "low-rank",
+            )
+        ),
         Row("xgan-block", fixed={"refine": True}),
         Row("cascade", fixed={"refine": True}),
         Row("denoiser"),

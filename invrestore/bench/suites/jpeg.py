@@ -18,7 +18,7 @@ SUITE = Suite(
     ),
     protocol=Protocol(
         "Compressed in colour, 4:2:0, tables of libjpeg; estimates are clamped and rounded to 8 bits; PSNR and "
-        "SSIM of luma (BT.601), no border crop. The restorer's answer is put into the intervals of the code.",
+        "SSIM of luma (BT.601), no border crop.",
         luma=True,
     ),
     rows=(
@@ -27,4 +27,5 @@ SUITE = Suite(
         Row("denoiser"),
     ),
     axis="JPEG quality",
+    notes=("The restorer's answer is the nearest image that the encoder rounds to the same file.",),
 )
