@@ -13,8 +13,7 @@ _CONTEXT = (
     "GAN 23.60 / 20.85 / 19.58 / 19.31 / 19.77. Other faces and another protocol: compare rows here, not numbers."
 )
 
-_RAW = "The raw row is the first stage of the pipeline above it: both share one search, counted "
-    "once in the times."
+_RAW = "The raw row is the first stage of the pipeline above it: both share one search, which counts once."
 
 SUITE = Suite(
     name="faces64",
