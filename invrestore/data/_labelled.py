@@ -32,7 +32,7 @@ class LabelledImages:
     """
 
     images: list[np.ndarray]
-    labels: list[int] | list[np.ndarray]
+    labels: list[int | np.ndarray]
     classes: tuple[str, ...]
     others: list[np.ndarray]
 
@@ -109,7 +109,7 @@ class LabelledPool(PatchPool):
     def __init__(
         self,
         images: Sequence[np.ndarray],
-        labels: Sequence[int] | Sequence[np.ndarray],
+        labels: Sequence[int | np.ndarray],
         device: torch.device | str = "cpu",
     ) -> None:
         super().__init__(images, device, by_image=True, upright=True)

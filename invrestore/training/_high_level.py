@@ -46,13 +46,13 @@ class HighLevelTask(RecipeTask):
         recipe: HighLevelRecipe,
         pool: LabelledPool,
         test_images: Sequence[Tensor] = (),
-        test_labels: Sequence[int] | Sequence[Tensor] = (),
+        test_labels: Sequence[int | Tensor] = (),
     ) -> None:
         self.players = {"network": network}
         self.averaged = ("network",)
         self.recipe, self.pool = recipe, pool
         self.augment = Augment(recipe.augment)
-        self.test_images, self.test_labels = list(test_images), list(test_labels)
+        self.test_images, self.test_labels = test_images, test_labels
         self.weight = _class_weights(pool.labels, recipe.ignore, recipe.balance) if recipe.balance else None
         score = (
             "top1: share of the images whose class is found"
@@ -113,41 +113,43 @@ class HighLevelTask(RecipeTask):
         """Show test images by the class that was found, a row for each; or images, found and true maps."""
         if not self.test_images:
             return None
-        network = players["network"]
         with torch.no_grad():
-            if self.pool.maps:
-                shown = slice(None, None, max(1, len(self.test_images) // 4))
-                rows = [
-                    torch.cat(
-                        (x[0], colour_map(network(x).argmax(1)[0]), colour_map(label)),
-                        dim=2,
-                    )
-                    for x, label in zip(self.test_images[shown], self.test_labels[shown], strict=True)
-                ]
-                return torch.cat(rows, dim=1)
-            found: dict[int, list[Tensor]] = {}
-            for x in self.test_images:
-                found.setdefault(int(network(x).argmax(1)), []).append(x[0])
-        side = min(min(x.shape[-2:]) for x in self.test_images)
-        rows = []
-        for _, images in sorted(found.items()):
-            step = max(1, len(images) // _COLUMNS)
-            row = [x[:, :side, :side] for x in images[::step][:_COLUMNS]]
-            row += [torch.zeros(3, side, side)] * (_COLUMNS - len(row))
-            rows.append(torch.cat(row, dim=2))
-        return torch.cat(rows, dim=1)
+            found = [players["network"](x).argmax(1)[0] for x in self.test_images]
+        return (
+            _maps(self.test_images, found, self.test_labels)
+            if self.pool.maps
+            else _by_class(self.test_images, found)
+        )
+
+
+def _maps(images: Sequence[Tensor], found: Sequence[Tensor], true: Sequence[int | Tensor]) -> Tensor:
+    """A few images, each beside the map that was found and the true one."""
+    shown = range(0, len(images), max(1, len(images) // 4))
+    rows = [(images[i][0], colour_map(found[i]), colour_map(torch.as_tensor(true[i]))) for i in shown]
+    return torch.cat([torch.cat(row, dim=2) for row in rows], dim=1)
+
+
+def _by_class(images: Sequence[Tensor], found: Sequence[Tensor]) -> Tensor:
+    """A row of images for each class that was found."""
+    side = min(min(x.shape[-2:]) for x in images)
+    rows = []
+    for number in sorted({int(k) for k in found}):
+        these = [x[0, :, :side, :side] for x, k in zip(images, found, strict=True) if int(k) == number]
+        row = these[:: max(1, len(these) // _COLUMNS)][:_COLUMNS]
+        rows.append(torch.cat(row + [torch.zeros(3, side, side)] * (_COLUMNS - len(row)), dim=2))
+    return torch.cat(rows, dim=1)
 
 
 def read_tests(
     path: Path | None, maps: bool, classes: Sequence[str] | None, ignore: int | None
-) -> tuple[list[Tensor], list[int] | list[Tensor]]:
+) -> tuple[list[Tensor], list[int | Tensor]]:
     """Decode packed test images (1, 3, H, W) in [0, 1] and their class numbers or maps; two empty lists for None."""
     if path is None:
         return [], []
     found = read_labelled(path, maps, classes, ignore)
     images = [torch.from_numpy(x.copy()).permute(2, 0, 1)[None].float() / 255 for x in found.images]
-    labels = [torch.from_numpy(label.astype(np.int64)) for label in found.labels] if maps else found.labels  # type: ignore[union-attr]
-    return images, labels  # type: ignore[return-value]
+    labels = [k if isinstance(k, int) else torch.from_numpy(k.astype(np.int64)) for k in found.labels]
+    return images, labels
 
 
 def load_high_level(name: str) -> nn.Module:

@@ -51,13 +51,13 @@ class JointTask(RecipeTask):
         labelled: LabelledPool,
         others: PatchPool | None = None,
         test_images: Sequence[Tensor] = (),
-        test_labels: Sequence[int] | Sequence[Tensor] = (),
+        test_labels: Sequence[int | Tensor] = (),
     ) -> None:
         self.players = {"denoiser": network}
         self.averaged = ("denoiser",)
         self.recipe, self.labelled, self.others = recipe, labelled, others
         self.high_level = deepcopy(high_level).eval().requires_grad_(False).to(labelled.pixels.device)
-        self.test_images, self.test_labels = list(test_images), list(test_labels)
+        self.test_images, self.test_labels = test_images, test_labels
         score = "miou: mean intersection over union" if labelled.maps else "top1: accuracy"
         self.protocol = (
             f"psnr: mean RGB PSNR in dB; {score} in percent of {recipe.high_level or 'the high-level network'} "

@@ -92,7 +92,7 @@ def mean_iou(counts: Tensor) -> Tensor:
 def score_labels(
     network: nn.Module,
     images: Sequence[Tensor],
-    labels: Sequence[int] | Sequence[Tensor],
+    labels: Sequence[int | Tensor],
     ignore: int | None = None,
 ) -> float:
     """Top-1 accuracy of a classifier, or mean intersection over union of a segmenter, in percent.

@@ -78,5 +78,8 @@ def test_real_test_images_are_all_reserved() -> None:
     for name in ("cbsd68", "kodak24", "set5", "set12", "set14"):
         for image in find_images(root / name):
             assert reserved_set(image.read()) == name
+    for name, split_name in (("camvid", "highlevel/camvid"), ("scenes6", "highlevel/scenes6.zip")):
+        assert {reserved_set(image.read()) for image in find_images(root / split_name, "test")} == {name}
+        assert {reserved_set(image.read()) for image in find_images(root / split_name, "train")} == {None}
     free = [image for image in find_images(root / "bsds500") if reserved_set(image.read()) is None]
     assert len(free) == 431
