@@ -123,7 +123,7 @@ def _check_level(low: float, high: float, where: str, trained: tuple[float, floa
         return
     if low < trained[0] - 1e-6 or high > trained[1] + 1e-6:
         warnings.warn(
-            f"{where}: sigma {low:g} to {high:g} is outside the trained range "
+            f"{where}: sigma {low:g}{'' if low == high else f' to {high:g}'} is outside the trained range "
             f"[{trained[0]:g}, {trained[1]:g}]; the result is an extrapolation.",
             stacklevel=4,
         )

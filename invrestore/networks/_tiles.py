@@ -10,9 +10,11 @@ from torch import Tensor
 from invrestore._checks import check_count, check_image
 from invrestore.errors import RangeError
 
-__all__ = ["tiled"]
+__all__ = ["check_tile", "tiled"]
 
 _ALIGN = 32
+
+_OVERLAP = 64
 
 
 def tiled(
@@ -21,7 +23,7 @@ def tiled(
     sigma: float | Tensor,
     *,
     tile: int = 512,
-    overlap: int = 64,
+    overlap: int = _OVERLAP,
 ) -> Tensor:
     """Denoise x tile by tile and blend the overlaps linearly, so that no seam shows.
 
@@ -47,30 +49,46 @@ def tiled(
         RangeError: tile or overlap make no sense.
     """
     x = check_image("networks.tiled", x)
-    check_count("networks.tiled", "tile", tile)
-    check_count("networks.tiled", "overlap", overlap, least=0)
-    if overlap >= tile or tile % _ALIGN or overlap % _ALIGN:
-        raise RangeError(
-            "networks.tiled",
-            expected=f"overlap < tile, both multiples of {_ALIGN}",
-            found=f"tile={tile}, overlap={overlap}",
-        )
+    check_tile("networks.tiled", tile, overlap)
     height, width = x.shape[-2:]
     if height <= tile and width <= tile:
         return network(x, sigma)
-    total, weight = torch.zeros_like(x), x.new_zeros((1, 1, height, width))
-    for top in _starts(height, tile, overlap):
-        for left in _starts(width, tile, overlap):
-            rows, columns = slice(top, top + tile), slice(left, left + tile)
+    total = torch.zeros_like(x)
+    columns = list(_windows(width, tile, overlap, x))
+    for down, vertical in _windows(height, tile, overlap, x):
+        for across, horizontal in columns:
             is_map = isinstance(sigma, Tensor) and sigma.ndim == 4 and sigma.shape[-2:] == x.shape[-2:]
-            level = sigma[..., rows, columns] if is_map else sigma  # type: ignore[index]
-            part = network(x[..., rows, columns], level)
-            down = _ramp(top, part.shape[-2], height, overlap, x)
-            across = _ramp(left, part.shape[-1], width, overlap, x)
-            window = down[:, None] * across
-            total[..., rows, columns] += part * window
-            weight[..., rows, columns] += window
-    return total / weight
+            level = sigma[..., down, across] if is_map else sigma  # type: ignore[index]
+            part = network(x[..., down, across], level)
+            total[..., down, across] += part * (vertical[:, None] * horizontal)
+    return total
+
+
+def check_tile(where: str, tile: int, overlap: int = _OVERLAP) -> None:
+    """Raise unless tiles of side ``tile`` can share ``overlap`` pixels with their neighbours.
+
+    Raises:
+        RangeError: They cannot, or are not on the grid of the coarsest scale.
+    """
+    check_count(where, "tile", tile)
+    check_count(where, "overlap", overlap, least=0)
+    if overlap >= tile or tile % _ALIGN or overlap % _ALIGN:
+        raise RangeError(
+            where,
+            expected=f"overlap < tile, both multiples of {_ALIGN}",
+            found=f"tile={tile}, overlap={overlap}",
+        )
+
+
+def _windows(size: int, tile: int, overlap: int, like: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Tiles along one axis with the weight of each of their pixels; the weights of a pixel add up to 1."""
+    cuts = [slice(start, min(start + tile, size)) for start in _starts(size, tile, overlap)]
+    ramps = [_ramp(cut.start, cut.stop - cut.start, size, overlap, like) for cut in cuts]
+    total = like.new_zeros(size)
+    for cut, ramp in zip(cuts, ramps, strict=True):
+        total[cut] += ramp
+    for cut, ramp in zip(cuts, ramps, strict=True):
+        yield cut, ramp / total[cut]
 
 
 def _starts(size: int, tile: int, overlap: int) -> Iterator[int]:

@@ -9,13 +9,20 @@ from typing import ClassVar
 
 import torch
 
-from invrestore._checks import check_choice, check_count, check_image, check_sigma
+from invrestore._checks import check_choice, check_count, check_image, check_sigma, expand
 from invrestore._types import PerImage, Tensor
-from invrestore.errors import CapabilityError, DTypeError, ShapeError
-from invrestore.networks import DenoiserNetwork
+from invrestore.errors import CapabilityError, DTypeError, RangeError, ShapeError
+from invrestore.networks import DenoiserNetwork, tiled
+from invrestore.networks._tiles import check_tile
 from invrestore.priors._base import Capability, Prior
 
 __all__ = ["Denoiser"]
+
+_WHOLE_PIXELS = 2**22
+"""Images up to this size go through the network whole."""
+
+_TILE = 1024
+"""Side of the tiles that larger ones are cut into."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,13 +38,17 @@ class Denoiser(Prior):
             image range: a network of this package, any deepinv Denoiser, or any callable.
         lam: Weight, >= 0.
         channels: Channels the network takes, 1 or 3; None asks ``network.channels`` and otherwise passes images as
-            they are. Gray images reach a colour network as three equal channels and come back as their mean;
-            colour images reach a gray network channel by channel.
+            they are. Gray images reach a colour network as three equal channels at sqrt(3) sigma, and come back as
+            their mean: noise that is the same in all channels is what is left in the mean of independent noise that
+            much stronger. Colour images reach a gray network channel by channel.
         ensemble: Average over this many of the 8 flips and quarter turns; 1 or 8.
         precision: "auto", "full" or "bfloat16". "full" computes in the types of image and network. "bfloat16" lets the
             network multiply in bfloat16 and rounds only its estimate of the noise, never the image. "auto" does so
             for trained networks of this package on machines with matrix units for it, where it is 3 to 5 times
             faster and changed no restoration by more than 0.02 dB (see docs/choosing.md), unless gradients are wanted.
+        tile: Side of the tiles that larger images go through the network in (see ``networks.tiled``), a multiple of 32
+            above 64, or 0 for whole images whatever their size. None takes 1024 for images of more than 4 million
+            pixels and networks of this package, so that memory does not grow with the image.
 
     Shapes:
         x: (B, C, H, W), C = 1 or ``channels``.
@@ -45,6 +56,7 @@ class Denoiser(Prior):
     Raises:
         DTypeError: ``network`` is not callable.
         ShapeError: The image's channels do not fit the network.
+        RangeError: ``tile`` is no side of a tile, or lam * step asks for a strength above 1.
         UnknownNameError: Unknown ``precision``.
 
     Reference:
@@ -55,6 +67,7 @@ class Denoiser(Prior):
     channels: int | None = dataclasses.field(default=None, kw_only=True)
     ensemble: int = dataclasses.field(default=1, kw_only=True)
     precision: str = dataclasses.field(default="auto", kw_only=True)
+    tile: int | None = dataclasses.field(default=None, kw_only=True)
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({Capability.DENOISE, Capability.PROX})
 
@@ -71,16 +84,20 @@ class Denoiser(Prior):
         check_count(self.name, "ensemble", self.ensemble)
         if self.ensemble not in (1, 8):
             raise CapabilityError(self.name, expected="ensemble 1 or 8", found=str(self.ensemble))
+        if self.tile is not None and check_count(self.name, "tile", self.tile, least=0):
+            check_tile(self.name, self.tile)
 
     def denoise(self, x: Tensor, sigma: PerImage) -> Tensor:
         """``network(x, sigma)``, with channels adapted and transforms averaged as configured."""
         where = f"{self.name}.denoise"
         check_image(where, x)
-        check_sigma(where, sigma)
+        if not isinstance(sigma, torch.Tensor) or sigma.device.type == "cpu":
+            # A look at the values would make a loop on another device wait.
+            check_sigma(where, sigma)
         return self._denoise(x, sigma)
 
     def _denoise(self, x: Tensor, sigma: PerImage) -> Tensor:
-        """``denoise`` without a look at the values, which would make a loop wait for the device."""
+        """``denoise`` of checked arguments."""
         if self.ensemble == 1:
             return self._call(x, sigma)
         total = torch.zeros_like(x)
@@ -97,7 +114,7 @@ class Denoiser(Prior):
         if not isinstance(wanted, int) or wanted == given:
             return self._run(x, sigma)
         if given == 1:
-            return self._run(x.expand(-1, wanted, -1, -1), sigma).mean(1, keepdim=True)
+            return self._repeated(x, sigma, wanted)
         if wanted == 1:
             repeated = (
                 sigma.repeat_interleave(given) if isinstance(sigma, torch.Tensor) and sigma.ndim else sigma
@@ -110,7 +127,32 @@ class Denoiser(Prior):
             remedy="Denoise groups of channels on their own.",
         )
 
+    def _repeated(self, x: Tensor, sigma: PerImage, channels: int) -> Tensor:
+        """The network on gray images, with the contrast lowered where their level would exceed what it was trained for.
+
+        A network without biases gives the same at any contrast.
+        """
+        top: float = (getattr(self.network, "sigma_range", None) or (0.0, 1.0))[1]
+        level = channels**0.5 * sigma
+        if isinstance(sigma, torch.Tensor):
+            contrast: PerImage = (sigma.clamp_min(top) / level).clamp_max(1.0)
+        else:
+            contrast = min(max(sigma, top) / level, 1.0) if level else 1.0
+        scale = expand(contrast, x)
+        found = self._run((scale * x).expand(-1, channels, -1, -1), contrast * level)
+        return found.mean(1, keepdim=True) / scale
+
     def _run(self, x: Tensor, sigma: PerImage) -> Tensor:
+        """The network, on tiles of large images."""
+        tile = self.tile
+        if tile is None:
+            large = x.shape[-2] * x.shape[-1] > _WHOLE_PIXELS
+            tile = _TILE if large and isinstance(self.network, DenoiserNetwork) else 0
+        if tile:
+            return tiled(self._pass, x, sigma, tile=tile)
+        return self._pass(x, sigma)
+
+    def _pass(self, x: Tensor, sigma: PerImage) -> Tensor:
         """The network, in the precision asked for."""
         fast = self.precision == "bfloat16" or (
             self.precision == "auto"
@@ -129,11 +171,28 @@ class Denoiser(Prior):
         """``denoise(v, sqrt(lam * step))``: the prox variance of a Gaussian denoiser is lam * step."""
         variance = self.weight * step
         strength = variance.sqrt() if isinstance(variance, torch.Tensor) else variance**0.5
+        _check_strength(f"{self.name}.prox", strength)
         return self._denoise(v, strength)
 
     def first_lam(self, sigma: Tensor) -> Tensor:
         """0.23 sigma^2."""
         return 0.23 * sigma.square()
+
+
+def _check_strength(where: str, strength: PerImage) -> None:
+    """Raise RangeError for a strength outside [0, 1]; tensors on other devices than the CPU are not looked at."""
+    if torch.compiler.is_compiling() or (
+        isinstance(strength, torch.Tensor) and strength.device.type != "cpu"
+    ):
+        return
+    top = float(strength.max()) if isinstance(strength, torch.Tensor) else strength
+    if not 0 <= top <= 1:
+        raise RangeError(
+            where,
+            expected="lam * step, the variance of the noise to remove, in [0, 1]",
+            found=f"a standard deviation sqrt(lam * step) of {top:g}",
+            remedy="For a denoiser lam is a noise variance, about 0.23 sigma^2; lam=None takes that.",
+        )
 
 
 @functools.cache

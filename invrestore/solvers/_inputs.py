@@ -25,12 +25,14 @@ _JPEG_SHARE = 0.6
 """Coding error follows the picture, so that a weight made for white noise of its size smooths too much; between 0.5
 and 0.7 of it was best on crops of the bundled photos at qualities 10 and 40."""
 
-_JPEG_SHARE_OF_DENOISER = 1.4
-"""A denoiser tells structure from coding error better, and may take all of it and more: of 1, 1.2, 1.4 and 1.7 it was
-best for gray and colour crops of training images at qualities 10 and 30."""
+_JPEG_SHARE_OF_DENOISER = {3: 1.4, 1: 0.8}
+"""A denoiser tells structure from coding error better. In colour it may take all of it and more, of 1, 1.2, 1.4 and 1.7
+on crops of training images at qualities 10 and 30, because most of the error is common to the channels, where a
+denoiser of independent noise expects 1 / sqrt(3) of it; in gray that is taken care of by ``priors.Denoiser``."""
 
-_BRIGHTEST = 4.0
-"""No measurement of an image in [0, 1] with sigma <= 1 gets here but one in 8-bit or 16-bit units."""
+_BRIGHTEST = 8.0
+"""No image in [0, 1] with noise of sigma <= 1 gets here, seven standard deviations up, but one in 8-bit or 16-bit
+units."""
 
 
 def as_measurement(y: object, notes: list[str]) -> Tensor:
@@ -189,7 +191,8 @@ def as_sigma(sigma: PerImage | None, y: Tensor, operator: Operator, prior: Prior
         with torch.no_grad():
             found = operator.estimate_sigma(y.detach()).to(y)
         if isinstance(operator, JPEG) and prior.can(Capability.PROX):
-            found = (_JPEG_SHARE_OF_DENOISER if prior.can(Capability.DENOISE) else _JPEG_SHARE) * found
+            shares = _JPEG_SHARE_OF_DENOISER
+            found = (shares[y.shape[1]] if prior.can(Capability.DENOISE) else _JPEG_SHARE) * found
         notes.append("sigma: from the operator's rounding error." if rounds else "sigma: estimated from y.")
         # Far below what 8 bits resolve; keeps the noise model from becoming a constraint nobody asked for.
         return found.clamp_min(1e-4)

@@ -66,6 +66,20 @@ def test_senseless_tiles_are_refused(tile: int, overlap: int) -> None:
         tiled(smooth, torch.rand(1, 1, 8, 8), 0.1, tile=tile, overlap=overlap)
 
 
+@pytest.mark.parametrize("overlap", [0, 32, 96])
+def test_weights_of_every_pixel_add_up_to_one(overlap: int) -> None:
+    flat = torch.full((1, 1, 333, 500), 0.7, dtype=torch.float64)
+    out = tiled(lambda image, sigma: image, flat, 0.1, tile=128, overlap=overlap)
+    torch.testing.assert_close(out, flat, rtol=1e-14, atol=0)
+
+
+def test_gradients_flow_through_tiles() -> None:
+    x = torch.rand(1, 1, 150, 70, dtype=torch.float64, requires_grad=True)
+    (found,) = torch.autograd.grad(tiled(smooth, x, 0.1, tile=96, overlap=64).square().sum(), x)
+    (whole,) = torch.autograd.grad(smooth(x, 0.1).square().sum(), x)
+    torch.testing.assert_close(found, whole)
+
+
 def test_bad_images_are_refused() -> None:
     with pytest.raises(ShapeError, match=r"networks\.tiled: expected x"):
         tiled(smooth, torch.rand(8, 8), 0.1)

@@ -1,4 +1,6 @@
-"""The denoiser prior: in which precision the network runs."""
+"""The denoiser prior: precision and tiles of the network, and what the shipped one makes of unusual images."""
+
+from importlib import resources
 
 import pytest
 import torch
@@ -7,6 +9,8 @@ import invrestore as ir
 from invrestore.networks import UNet
 from invrestore.priors import Denoiser
 from invrestore.priors import _denoiser as module
+
+ASSETS = resources.files("invrestore") / "assets"
 
 
 @pytest.fixture
@@ -61,3 +65,157 @@ def test_bfloat16_on_request_reaches_any_network(network, seen):
 def test_an_unknown_precision_is_refused(network):
     with pytest.raises(ir.UnknownNameError, match="precision"):
         Denoiser(network, precision="half")
+
+
+# --- tiles --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sizes(network):
+    """Largest side of every image that reached the network."""
+    found = []
+    network.register_forward_pre_hook(lambda _module, inputs: found.append(max(inputs[0].shape[-2:])))
+    return found
+
+
+def test_large_images_go_through_networks_of_this_package_in_tiles(network, sizes, monkeypatch):
+    monkeypatch.setattr(module, "_WHOLE_PIXELS", 150 * 150)
+    monkeypatch.setattr(module, "_TILE", 96)
+    y = torch.rand(2, 1, 160, 150)
+    whole = Denoiser(network, tile=0).denoise(y, 0.1)
+    assert sizes == [160]
+    tiles = Denoiser(network).denoise(y, torch.tensor([0.1, 0.1]))
+    assert max(sizes[1:]) == 96
+    assert float((tiles - whole).abs().max()) < 1e-5
+    sizes.clear()
+    Denoiser(network).denoise(y[..., :140], 0.1)
+    Denoiser(network, tile=0).denoise(y, 0.1)
+    assert sizes == [160, 160]
+
+
+def test_other_networks_see_large_images_whole_unless_tiles_are_asked_for(monkeypatch):
+    monkeypatch.setattr(module, "_WHOLE_PIXELS", 100)
+    sizes = []
+
+    def network(x, sigma):
+        sizes.append(tuple(x.shape[-2:]))
+        return x
+
+    x = torch.rand(1, 3, 160, 40)
+    Denoiser(network).denoise(x, 0.1)
+    assert sizes == [(160, 40)]
+    assert torch.allclose(Denoiser(network, tile=96).denoise(x, 0.1), x)
+    assert max(max(s) for s in sizes[1:]) == 96
+
+
+# --- the shipped network ------------------------------------------------------------------------------------------
+
+SIGMA = 0.1
+TASKS = {"denoise": ir.operators.Identity(), "deblur": ir.operators.Blur(ir.kernels.gaussian(1.0))}
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return ir.priors.load("denoiser")
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """Seven crops of odd size out of a photo, (7, 3, 37, 45)."""
+    photo = ir.load_image(ASSETS / "astronaut.png")
+    return torch.cat([photo[..., 12 * i : 12 * i + 37, 9 * i + 60 : 9 * i + 105] for i in range(7)])
+
+
+def noisy(x, sigma=SIGMA):
+    return x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)).to(x.dtype)
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("precision", ["full", "auto"])
+def test_seven_images_give_what_each_gives_alone(shipped, truth, task, precision):
+    operator, prior = TASKS[task], Denoiser(shipped.network, precision=precision)
+    y = noisy(operator(truth))
+    sigma = SIGMA * torch.linspace(0.5, 1.5, 7)
+    together = ir.solve(y, operator, prior, sigma=sigma).x
+    alone = [ir.solve(y[i : i + 1], operator, prior, sigma=float(sigma[i])).x for i in range(7)]
+    # bfloat16 kernels may sum in another order for another batch.
+    torch.testing.assert_close(together, torch.cat(alone), rtol=0, atol=2e-6 if precision == "full" else 2e-3)
+
+
+def test_double_precision_images_are_restored_in_double_precision(shipped, truth):
+    for operator in TASKS.values():
+        y = noisy(operator(truth[:1]))
+        single = ir.solve(y, operator, Denoiser(shipped.network, precision="full"), sigma=SIGMA).x
+        double = ir.solve(y.double(), operator.to(torch.float64), shipped, sigma=SIGMA).x
+        assert double.dtype == torch.float64
+        torch.testing.assert_close(double.float(), single, rtol=0, atol=2e-6)
+
+
+def test_gray_images_are_denoised_by_the_colour_network(shipped, truth):
+    gray = truth.mean(1, keepdim=True)
+    y = noisy(gray)
+    out = ir.solve(y, ir.operators.Identity(), shipped, sigma=SIGMA).x
+    assert out.shape == gray.shape
+    assert float((ir.psnr(out, gray) - ir.psnr(y, gray)).mean()) > 8
+    alone = shipped.denoise(y[:1], SIGMA)
+    torch.testing.assert_close(shipped.denoise(y, torch.full((7,), SIGMA))[:1], alone, rtol=0, atol=2e-3)
+
+
+@pytest.mark.filterwarnings("error")
+def test_gray_levels_inside_the_trained_range_are_no_extrapolation(shipped, truth):
+    gray, sigma = truth.mean(1, keepdim=True), shipped.network.sigma_range[1]
+    y = noisy(gray, sigma)
+    assert float((ir.psnr(shipped.denoise(y, sigma), gray) - ir.psnr(y, gray)).mean()) > 11
+    with pytest.warns(UserWarning, match=r"sigma 0\.5 is outside"):
+        shipped.denoise(y, 0.5)
+
+
+def test_gray_images_reach_a_colour_network_at_the_level_their_mean_would_have():
+    seen = []
+
+    def network(x, sigma):
+        seen.append((x, sigma))
+        return x
+
+    x = torch.rand(2, 1, 4, 4)
+    Denoiser(network, channels=3).denoise(x, torch.tensor([0.1, 0.0]))
+    assert seen[0][0].shape == (2, 3, 4, 4)
+    assert torch.allclose(seen[0][1], torch.tensor([0.1 * 3**0.5, 0.0]))
+    seen.clear()
+    out = Denoiser(lambda x, sigma: seen.append((x, sigma)) or x / 2, channels=3).denoise(x, 0.9)
+    assert seen[0][1] == pytest.approx(1.0)
+    assert torch.allclose(seen[0][0], (x / (0.9 * 3**0.5)).expand(-1, 3, -1, -1))
+    assert torch.allclose(out, x / 2)
+    assert torch.allclose(Denoiser(lambda x, sigma: x, channels=3).denoise(x, 0.0), x)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_other_numbers_of_channels_are_refused(shipped, channels):
+    y = torch.rand(1, channels, 9, 9)
+    for operator in TASKS.values():
+        with pytest.raises(ir.ShapeError, match=rf"1 or 3 channels, got {channels} channels"):
+            ir.solve(y, operator, shipped, sigma=SIGMA)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 30), (31, 2), (7, 13), (16, 16)])
+def test_every_size_is_restored(shipped, size):
+    y = torch.rand(1, 3, *size, generator=torch.Generator().manual_seed(0))
+    mask = ir.operators.Mask(torch.ones(*size))
+    for operator in (ir.operators.Identity(), mask):
+        out = ir.solve(y, operator, shipped, sigma=SIGMA).x
+        assert out.shape == y.shape
+        assert out.isfinite().all()
+
+
+@pytest.mark.parametrize("sigma", [0.35, 0.6, 1.0])
+def test_noise_above_the_trained_range_is_denoised_with_a_warning(shipped, truth, sigma):
+    y = noisy(truth, sigma)
+    with pytest.warns(UserWarning, match=rf"sigma {sigma:g} is outside the trained range \[0, 0.294"):
+        out = ir.solve(y, ir.operators.Identity(), shipped, sigma=sigma).x
+    assert float((ir.psnr(out, truth) - ir.psnr(y, truth)).mean()) > 6
+
+
+@pytest.mark.parametrize("sigma", [25.0, -0.1, float("nan"), torch.tensor([0.1, 25.0])])
+def test_levels_that_are_none_are_refused(shipped, sigma):
+    with pytest.raises(ir.RangeError, match="sigma"):
+        shipped.denoise(torch.rand(2, 3, 9, 9), sigma)
