@@ -7,10 +7,10 @@ from typing import ClassVar
 
 import torch
 
-from invrestore._checks import expand
+from invrestore._checks import check_nonnegative, expand
 from invrestore._types import Tensor
 from invrestore.priors import Capability
-from invrestore.solvers._base import Solver, State, relative_change
+from invrestore.solvers._base import Solver, State, above_zero, relative_change
 from invrestore.solvers._problem import Problem
 
 __all__ = ["ADMM", "ADMMState"]
@@ -56,6 +56,9 @@ class ADMM(Solver[ADMMState]):
         scale: See ``rho``.
         adapt: Balance the residuals.
 
+    Raises:
+        RangeError: ``rho`` or ``scale`` not above 0 and finite.
+
     Reference:
         Boyd et al. (2011), sections 3.1 and 3.4.1; Venkatakrishnan et al. (2013) for denoisers.
     """
@@ -66,6 +69,10 @@ class ADMM(Solver[ADMMState]):
 
     name: ClassVar[str] = "admm"
     default_tol: ClassVar[float] = 3e-5
+
+    def __post_init__(self) -> None:
+        check_nonnegative("ADMM", "rho", self.rho, positive=True)
+        check_nonnegative("ADMM", "scale", self.scale, positive=True)
 
     def check(self, problem: Problem) -> None:
         """Raise unless the data and the prior both have a prox."""
@@ -98,8 +105,9 @@ class ADMM(Solver[ADMMState]):
     def step(self, problem: Problem, state: ADMMState) -> ADMMState:
         """Data step, prior step, multiplier step."""
         rho = state.rho
-        x = problem.data_prox(state.v - state.u, 1 / rho, start=state.x)
-        v, dual = problem.prior.prox_from(x + state.u, 1 / rho, state.dual)
+        step = 1 / above_zero(rho)
+        x = problem.data_prox(state.v - state.u, step, start=state.x)
+        v, dual = problem.prior.prox_from(x + state.u, step, state.dual)
         u = state.u + x - v
         count = state.count + 1
         if self.adapt and problem.prior.is_convex and count <= 100 and count % 10 == 0:

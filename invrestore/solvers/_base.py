@@ -8,12 +8,13 @@ from typing import ClassVar, Generic, TypeVar
 
 import torch
 
+from invrestore._checks import check_nonnegative
 from invrestore._types import Tensor
-from invrestore.errors import CapabilityError
+from invrestore.errors import CapabilityError, RangeError
 from invrestore.priors import Capability
 from invrestore.solvers._problem import Problem
 
-__all__ = ["Solver", "State", "freeze", "per_image_dot", "relative_change"]
+__all__ = ["Solver", "State", "above_zero", "check_strength", "freeze", "per_image_dot", "relative_change"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -122,3 +123,20 @@ def freeze(old: S, new: S, active: Tensor) -> S:
 def per_image_dot(a: Tensor, b: Tensor) -> Tensor:
     """<a, b> of each image, (B,)."""
     return (a * b).flatten(1).sum(1)
+
+
+def above_zero(weight: Tensor) -> Tensor:
+    """A weight of the prior that can be divided by: at eps^2 the data have long left nothing to the prior."""
+    return weight.clamp_min(torch.finfo(weight.dtype).eps ** 2)
+
+
+def check_strength(where: str, name: str, value: float | None) -> None:
+    """Raise RangeError unless ``value`` is None or a noise level in (0, 1]."""
+    check_nonnegative(where, name, value, positive=True)
+    if value is not None and value > 1:
+        raise RangeError(
+            where,
+            expected=f"{name} in (0, 1], in units of the image range",
+            found=f"{value:g}",
+            remedy=f"8-bit level {value:g} is {value:g}/255 = {value / 255:.3f}." if value <= 255 else "",
+        )

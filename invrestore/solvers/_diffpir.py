@@ -13,7 +13,7 @@ from invrestore.errors import RangeError
 from invrestore.fidelity import L2
 from invrestore.operators import Identity
 from invrestore.priors import Capability
-from invrestore.solvers._base import Solver, State
+from invrestore.solvers._base import Solver, State, above_zero
 from invrestore.solvers._problem import Problem
 
 __all__ = ["PIXELS_AT_ONCE", "DiffPIR", "DiffPIRState"]
@@ -164,7 +164,7 @@ class DiffPIR(Solver[DiffPIRState]):
         clean = self._denoise(problem, state.noisy, s)
         if not self.is_denoising(problem):
             lam = torch.as_tensor(problem.prior.weight).to(s)
-            step = s**2 / lam.clamp_min(torch.finfo(s.dtype).tiny)
+            step = s**2 / above_zero(lam)
             # One sample after the other: to the operator each is a batch like the one it was measured from.
             pairs = zip(state.problems, clean.unbind(1), strict=True)
             clean = torch.stack([own.data_prox(one, step, start=one) for own, one in pairs], 1)

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from invrestore._checks import expand
+from invrestore._checks import check_count, check_nonnegative, expand
 from invrestore._types import Tensor
 from invrestore.operators import Identity
 from invrestore.priors import Capability
@@ -54,6 +54,9 @@ class FISTA(Solver[FISTAState]):
         backtracks: Most halvings within one iteration.
         accelerate: False leaves plain proximal gradient descent.
 
+    Raises:
+        RangeError: ``first_step`` not above 0 and finite, or ``backtracks`` below 0.
+
     Reference:
         Beck and Teboulle (2009); O'Donoghue and Candes (2015) for the restart, gradient scheme.
     """
@@ -65,6 +68,10 @@ class FISTA(Solver[FISTAState]):
     name: ClassVar[str] = "fista"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.PROX})
     default_tol: ClassVar[float] = 1e-5
+
+    def __post_init__(self) -> None:
+        check_nonnegative("FISTA", "first_step", self.first_step, positive=True)
+        check_count("FISTA", "backtracks", self.backtracks, least=0)
 
     def check(self, problem: Problem) -> None:
         """Raise if the data are a constraint the method cannot hold."""

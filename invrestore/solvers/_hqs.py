@@ -7,11 +7,12 @@ from typing import ClassVar
 
 import torch
 
+from invrestore._checks import check_count, check_nonnegative
 from invrestore._types import Tensor
 from invrestore.fidelity import L2, Interval
 from invrestore.operators import Identity
 from invrestore.priors import Capability
-from invrestore.solvers._base import Solver, State
+from invrestore.solvers._base import Solver, State, above_zero, check_strength
 from invrestore.solvers._problem import Problem
 
 __all__ = ["HQS", "HQSState"]
@@ -50,6 +51,9 @@ class HQS(Solver[HQSState]):
         weight: lam / sigma^2 for a denoiser prior without a weight; larger smooths more.
         steps: K, the number of steps the schedule is spread over.
 
+    Raises:
+        RangeError: A strength outside (0, 1], or another number below its least.
+
     Reference:
         Geman and Yang (1995); Zhang et al. (2021) (DPIR) for the schedule from 49/255 to sigma in 8 steps.
     """
@@ -65,6 +69,13 @@ class HQS(Solver[HQSState]):
     default_tol: ClassVar[float] = 0.0
 
     steps: int = 8
+
+    def __post_init__(self) -> None:
+        check_strength("HQS", "first", self.first)
+        check_nonnegative("HQS", "floor", self.floor)
+        check_strength("HQS", "last", self.last)
+        check_nonnegative("HQS", "weight", self.weight)
+        check_count("HQS", "steps", self.steps)
 
     def check(self, problem: Problem) -> None:
         """Raise unless the data have a prox."""
@@ -109,7 +120,7 @@ class HQS(Solver[HQSState]):
             return HQSState(problem.prior.denoise(problem.y, problem.sigma), problem.y, 1)
         s = self.strength(problem, state.count)
         lam = torch.as_tensor(problem.prior.weight if problem.prior.lam is not None else 1.0).to(s)
-        weight = s**2 / lam.clamp_min(torch.finfo(s.dtype).tiny)
+        weight = s**2 / above_zero(lam)
         fitted = problem.data_prox(state.x, weight, start=state.fitted)
         x = problem.prior.prox(fitted, weight)
         count = state.count + 1

@@ -51,7 +51,8 @@ def run(
     """Iterate until every image has met ``tol``, each stopping on its own.
 
     An image that met the tolerance at a check keeps its iterate from there on, so its answer does not depend
-    on its neighbours. An image whose iterate is not finite goes back to the last check and stops.
+    on its neighbours. An image whose iterate or residual is not finite, or too large for its type to square, goes
+    back to the last check and stops.
 
     Args:
         solver: Method.
@@ -91,17 +92,21 @@ def run(
 
         steps = torch.where(active, step, steps)
         change = solver.change(previous, state).detach()
-        finite = torch.isfinite(state.x.detach().flatten(1)).all(1)
+        misfit = history.misfit(state.x) if record else None
+        # A norm is finite only where every value is, and its square.
+        size = torch.linalg.vector_norm(state.x.detach().flatten(1), dim=1)
+        finite = torch.isfinite(size if misfit is None else size + misfit)
         if not bool(finite.all()):
             diverged |= ~finite
             state = freeze(checkpoint, state, finite)
+            misfit = history.misfit(state.x) if record else None
         met = finite & (change <= tol) if tol > 0 else torch.zeros_like(finite)
         if direct:
             met = finite
         converged |= met & active
         active = active & finite & ~met
-        if record:
-            history.add(step, state.x, change)
+        if misfit is not None:
+            history.add(step, state.x, change, misfit)
         checkpoint = state
         if progress is not None:
             progress(step, max_steps)
@@ -148,12 +153,15 @@ class _History:
         self._put("psnr", psnr(x.detach(), self._truth))
 
     @torch.no_grad()
-    def add(self, step: int, x: Tensor, change: Tensor) -> None:
+    def misfit(self, x: Tensor) -> Tensor:
+        return self._problem.misfit(x)
+
+    @torch.no_grad()
+    def add(self, step: int, x: Tensor, change: Tensor, misfit: Tensor) -> None:
         problem = self._problem
         self._put("step", torch.full_like(change, step))
         self._put("update", change)
-        u = problem.operator(x)
-        self._put("misfit", (u - problem.y).flatten(1).square().mean(1).sqrt())
+        self._put("misfit", misfit)
         if not problem.prior.has_inner_problem:
             objective = problem.objective(x)
             if objective is not None:

@@ -10,7 +10,7 @@ import torch
 from invrestore._checks import expand
 from invrestore._types import Tensor
 from invrestore.priors import Capability
-from invrestore.solvers._base import Solver, State
+from invrestore.solvers._base import Solver, State, above_zero, check_strength
 from invrestore.solvers._problem import Problem
 
 __all__ = ["RED"]
@@ -32,6 +32,9 @@ class RED(Solver[State]):
         strength: What D is asked to remove, in units of the image range; None takes the noise level, at
             least 5/255.
 
+    Raises:
+        RangeError: ``strength`` outside (0, 1].
+
     Reference:
         Romano, Elad and Milanfar (2017); the condition under which it is a gradient: Reehorst and Schniter (2019).
     """
@@ -42,6 +45,9 @@ class RED(Solver[State]):
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.DENOISE})
     default_steps: ClassVar[int] = 100
     default_tol: ClassVar[float] = 1e-4
+
+    def __post_init__(self) -> None:
+        check_strength("RED", "strength", self.strength)
 
     def init(self, problem: Problem, x: Tensor) -> State:
         """Start at ``x``."""
@@ -58,7 +64,7 @@ class RED(Solver[State]):
         weight = torch.as_tensor(problem.prior.weight).to(s) / s**2
         smooth = problem.prior.denoise(x, s)
         if problem.has_data_prox:
-            return State(problem.data_prox(smooth, 1 / weight, start=x))
+            return State(problem.data_prox(smooth, 1 / above_zero(weight), start=x))
         bound = problem.curvature if problem.curvature is not None else torch.ones_like(s)
         grad = problem.data_grad(x) + expand(weight, x) * (x - smooth)
         return State(x - grad / expand(bound + weight, x))

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import invrestore as ir
+from invrestore.solvers import ADMM, FISTA, HQS, RED
 
 TV = ir.priors.TV
 X = torch.full((2, 3, 12, 10), 0.5)
@@ -96,6 +97,32 @@ WRONG = {
     ),
     "hqs without a weight": (call(prior=TV(), method="hqs"), ir.CapabilityError, "Set lam"),
     "prox without a weight": (lambda: TV().prox(X), ir.CapabilityError, r"priors\.TV\(lam=\.\.\.\)"),
+    "hqs from a level in 8 bits": (
+        lambda: HQS(first=49),
+        ir.RangeError,
+        r"first in \(0, 1\].*49/255 = 0.192",
+    ),
+    "hqs to level 0": (lambda: HQS(last=0.0), ir.RangeError, "last > 0"),
+    "hqs without steps": (lambda: HQS(steps=0), ir.RangeError, "steps >= 1"),
+    "negative weight of hqs": (lambda: HQS(weight=-1.0), ir.RangeError, "weight >= 0"),
+    "negative floor of hqs": (lambda: HQS(floor=-1.0), ir.RangeError, "floor >= 0"),
+    "admm without penalty": (lambda: ADMM(rho=0.0), ir.RangeError, "rho > 0"),
+    "admm of infinite scale": (lambda: ADMM(scale=float("inf")), ir.RangeError, "scale > 0 and finite"),
+    "fista without a step": (lambda: FISTA(first_step=0.0), ir.RangeError, "first_step > 0"),
+    "fista with negative halvings": (lambda: FISTA(backtracks=-1), ir.RangeError, "backtracks >= 0"),
+    "red of a level in 8 bits": (lambda: RED(strength=25.0), ir.RangeError, "25/255 = 0.098"),
+    "weight of a denoiser far from a noise variance": (
+        call(operator=blur(), prior=ir.priors.Denoiser(lambda x, s: x, lam=5.0), method="fista"),
+        ir.RangeError,
+        r"lam is a noise variance, about 0.23 sigma\^2",
+    ),
+    "tile off the grid": (lambda: ir.priors.Denoiser(lambda x, s: x, tile=100), ir.RangeError, "of 32"),
+    "negative tile": (lambda: ir.priors.Denoiser(lambda x, s: x, tile=-32), ir.RangeError, "tile >= 0"),
+    "tile no larger than its overlap": (
+        lambda: ir.priors.Denoiser(lambda x, s: x, tile=64),
+        ir.RangeError,
+        "overlap < tile",
+    ),
     "denoiser that is no function": (lambda: ir.priors.Denoiser(3), ir.DTypeError, "callable"),
     "colour network on 4 channels": (
         call(torch.rand(1, 4, 8, 8), prior=ir.priors.Denoiser(lambda x, s: x, channels=3)),
