@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import sys
+import types
 
 import pytest
 import torch
 
 from benchmarks.quality import latent_ablation as ablation
-from invrestore import solve
+from invrestore import io, solve
 from invrestore.networks import DCGAN, FaceGAN
 from invrestore.priors import Latent
 
@@ -111,3 +113,32 @@ def test_stages_of_one_search_share_its_record():
         for name in (("default", "as shipped"), ("blending", "without"), ("restarts", "1"))
     ]
     assert keys[0] == keys[1] != keys[2]
+
+
+def test_command_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
+    prior, calls = faces_prior(), []
+
+    def scores(chosen, task, clean, seeds):
+        assert clean.shape == (2, 3, 64, 64)
+        calls.append((chosen.restarts, task.name, list(seeds)))
+        found = {"psnr": [20.0 + len(calls), 22.0], "ssim": [0.5, 0.6]}
+        return {"answer": found, "raw": found, "seconds": 1.0}
+
+    monkeypatch.setattr(ablation, "scores_of", scores)
+    card = types.SimpleNamespace(sha256="0")
+    monkeypatch.setattr(ablation.priors, "load", lambda name: prior)
+    monkeypatch.setattr(ablation.networks, "card", lambda name: card)
+    (tmp_path / "faces64").mkdir()
+    for k in range(4):
+        x = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(k))
+        io.save_image(x, tmp_path / "faces64" / f"{k}.png")
+    arguments = ["ablation", "--data", str(tmp_path), "--out", str(tmp_path / "run"), "--faces", "2"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--parts", "start", "--tasks", "x4"])
+    ablation.main()
+    first = capsys.readouterr().out
+    assert calls == [(n, "x4", [0, 1]) for n in (2, 1, 1, 1)]
+    assert first.count("| start |") == 3
+    assert "| default | as shipped | 21.50 / 0.550 |" in first
+    ablation.main()
+    assert len(calls) == 4
+    assert capsys.readouterr().out == first[first.index("| part |") :]
