@@ -173,6 +173,9 @@ def _print_tables(results: Results) -> None:
     from invrestore.bench._tables import summarise
 
     console = Console()
+    if not console.is_terminal:
+        # A file or a pipe has no width to keep to, and suites have ten columns.
+        console.width = 200
     sums: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for score in results.scores:
         sums.setdefault((score.images, score.method, score.task), []).append((score.psnr, score.ssim))
