@@ -16,7 +16,7 @@ class _Strict(BaseModel):
 
 
 class Source(_Strict):
-    """A folder of images inside the data folder.
+    """A folder or zip archive of images inside the data folder.
 
     Attributes:
         folder: Path inside the data folder; "." is the data folder itself.
@@ -79,7 +79,7 @@ class Recipe(_Strict):
         sources: Where images come from. If none of these folders exists, the data folder itself is used.
         scales: Range of random reductions of training images.
         copies: Sizes of each image kept in memory.
-        test_folder: Folder inside the data folder whose images are scored, if it is there; else the "test"
+        test_folder: Folder or zip archive inside the data folder whose images are scored, if it is there; else the "test"
             images of a data folder whose layout has some.
         test_split: "test" or "val" to take only those of the test folder; None takes all.
         max_side: Larger images are reduced before they are packed; None keeps them.

@@ -85,6 +85,7 @@ def _joint(task: Literal["classification", "segmentation"], high_level: str, lam
         ignore=_UNLABELLED if task == "segmentation" else None,
         sources=_LABELLED,
         test_folder=_CAMVID if task == "segmentation" else _SCENES6,
+        test_images=24 if task == "segmentation" else 60,
         stages=(Stage(patch=96, batch=8),),
         optimizer=Optimizer(lr=1e-3, warmup=20),
         ema=0.99,
