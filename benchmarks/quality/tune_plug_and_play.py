@@ -24,7 +24,7 @@ from invrestore.solvers._plug_and_play import SCHEDULES
 
 SIDE = 72
 CROPS = 4
-LIMITS = {"first": 1.0, "last": 1.0, "floor": 1.0, "weight": float("inf"), "steps": 48}
+LIMITS = {"first": 1.0, "last": 1.0, "floor": 1.0, "weight": float("inf"), "scale": float("inf"), "steps": 48}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +66,7 @@ def neighbours(tuned: HQS, case: Case) -> Iterator[tuple[str, HQS]]:
     if tuned.last is not None:
         used.append("last")
     else:
-        used.append("weight" if case.sigma > 0 else "floor")
+        used.extend(["weight", "scale"] if case.sigma > 0 else ["floor"])
     for field in used:
         value = getattr(tuned, field)
         for factor in (0.5, 2):

@@ -47,7 +47,8 @@ class HQS(Solver[HQSState]):
     Args:
         first: First strength, in units of the image range.
         floor: Smallest last strength, where ``last`` is None.
-        last: Last strength; None takes the noise level sigma of each image.
+        last: Last strength; None takes ``scale`` times the noise level sigma of each image.
+        scale: See ``last``.
         weight: lam / sigma^2 for a denoiser prior without a weight; larger smooths more.
         steps: K, the number of steps the schedule is spread over.
 
@@ -61,6 +62,7 @@ class HQS(Solver[HQSState]):
     first: float = 49 / 255
     floor: float = 1 / 255
     last: float | None = None
+    scale: float = 1.0
     weight: float = 0.23
 
     name: ClassVar[str] = "hqs"
@@ -74,6 +76,7 @@ class HQS(Solver[HQSState]):
         check_strength("HQS", "first", self.first)
         check_nonnegative("HQS", "floor", self.floor)
         check_strength("HQS", "last", self.last)
+        check_nonnegative("HQS", "scale", self.scale)
         check_nonnegative("HQS", "weight", self.weight)
         check_count("HQS", "steps", self.steps)
 
@@ -107,7 +110,7 @@ class HQS(Solver[HQSState]):
     def strength(self, problem: Problem, count: int) -> Tensor:
         """s_k of each image for step ``count`` of ``steps``, counted from 0, (B,)."""
         if self.last is None:
-            last = problem.sigma.clamp(self.floor, max(self.first, self.floor))
+            last = (self.scale * problem.sigma).clamp(self.floor, max(self.first, self.floor))
         else:
             last = torch.full_like(problem.sigma, self.last)
         t = min(count / max(self.steps - 1, 1), 1.0)

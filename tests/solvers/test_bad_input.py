@@ -105,6 +105,7 @@ WRONG = {
     "hqs to level 0": (lambda: HQS(last=0.0), ir.RangeError, "last > 0"),
     "hqs without steps": (lambda: HQS(steps=0), ir.RangeError, "steps >= 1"),
     "negative weight of hqs": (lambda: HQS(weight=-1.0), ir.RangeError, "weight >= 0"),
+    "negative scale of hqs": (lambda: HQS(scale=-1.0), ir.RangeError, "scale >= 0"),
     "negative floor of hqs": (lambda: HQS(floor=-1.0), ir.RangeError, "floor >= 0"),
     "admm without penalty": (lambda: ADMM(rho=0.0), ir.RangeError, "rho > 0"),
     "admm of infinite scale": (lambda: ADMM(scale=float("inf")), ir.RangeError, "scale > 0 and finite"),

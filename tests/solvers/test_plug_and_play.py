@@ -214,3 +214,20 @@ def test_senseless_settings_give_a_finite_image_or_an_error_with_a_name(part: in
             # What a setting made a NaN of should have been refused as a setting.
             assert "nan" not in str(error)
     assert answers > PART / 2
+
+
+@pytest.mark.parametrize("method", ["hqs", "admm", "red", "fista"])
+def test_a_weight_of_zero_leaves_the_data_alone(method: str) -> None:
+    x = photos()[:2]
+    blur = ir.operators.Blur(ir.kernels.gaussian(0.6))
+    solution = ir.solve(blur(x), blur, Denoiser(shipped(), lam=0.0), sigma=0.02, method=method, max_steps=30)
+    # Asked to remove nothing, the network still removes half a gray level.
+    assert float(solution.history["misfit"][-1].max()) < 2 / 255
+    assert_finite(Case(x, blur, blur(x), shipped(), 0.0, lambda: method, {}), solution)
+
+
+def test_values_too_large_to_square_are_divergence() -> None:
+    y, identity = photos()[:2], ir.operators.Identity()
+    with pytest.raises(ir.ConvergenceError, match="NaN or infinity") as caught:
+        ir.solve(y, identity, Denoiser(lambda x, sigma: 1e25 * x), sigma=0.1)
+    assert torch.equal(caught.value.solution.x, y)

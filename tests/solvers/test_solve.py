@@ -129,6 +129,19 @@ def test_hqs_strengths_fall_from_the_first_to_the_noise_level(photo):
     assert len(levels) == 5
 
 
+def test_hqs_of_noisy_pixels_ends_below_the_noise_level(photo):
+    levels = []
+
+    def spy(x, sigma):
+        levels.append(float(sigma))
+        return x
+
+    mask = ir.operators.Mask(torch.ones_like(photo[:, :1]))
+    ir.solve(mask(photo), mask, ir.priors.Denoiser(spy), sigma=0.05)
+    assert len(levels) == 24
+    assert levels[-1] == pytest.approx(0.6 * 0.05)
+
+
 def test_an_object_with_restore_is_a_prior(photo):
     class Half(ir.Restorer):
         def restore(self, y, operator):
