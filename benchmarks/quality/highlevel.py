@@ -40,7 +40,7 @@ from invrestore.training import RECIPES, adjust, confusion, mean_iou, train
 
 SIGMAS = (15, 30, 45, 60)
 SEEDS = (0, 1, 2)
-START_STEPS, STEPS = 4000, 600
+START_STEPS, STEPS = 2500, 300
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "highlevel.md"
 RESAMPLES = 2000
 

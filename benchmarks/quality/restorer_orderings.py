@@ -17,6 +17,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -82,9 +83,10 @@ def run(out: Path, recipe: Recipe, seed: int, data: Path) -> None:
     """
     folder = folder_of(out, recipe, seed)
     train(adjust(recipe, seed=seed, **_length(recipe)), data, folder, resume=True, say=lambda line: None)
-    # The images were packed once for all runs; each has a copy, which a finished run does not need.
-    for copy in folder.glob("*-images.safetensors"):
-        copy.unlink()
+    # A finished run needs neither its copy of the packed images nor its checkpoints.
+    for pattern in ("*-images.safetensors", "checkpoint*.safetensors"):
+        for file in folder.glob(pattern):
+            file.unlink()
 
 
 def _length(recipe: Recipe) -> dict[str, Any]:
@@ -122,7 +124,8 @@ def markdown(found: Sequence[Mapping[str, Any]], names: Sequence[str]) -> str:
         for metric in metrics:
             r = cells.get((name, metric))
             digits = 2 if metric.startswith("psnr") else 3
-            texts.append("" if r is None else f"{r['mean']:.{digits}f} ± {r['std']:.{digits}f}")
+            spread = "" if r is None or math.isnan(r["std"]) else f" ± {r['std']:.{digits}f}"
+            texts.append("" if r is None else f"{r['mean']:.{digits}f}{spread}")
         lines.append(f"| {name} | " + " | ".join(texts) + " |")
     lines.append("")
     for better, worse in itertools.pairwise(names):

@@ -28,9 +28,17 @@ def setting(request):
 
 
 def measure(
-    benchmark, work: str, who: str, call: Callable[[], object], device: str, *, asked=None, per: int = 1
+    benchmark,
+    work: str,
+    who: str,
+    call: Callable[[], object],
+    device: str,
+    *,
+    asked=None,
+    per: float = 1,
+    rounds: int = 7,
 ):
-    """Time ``call`` as one cell of the table; ``per`` steps are inside one call."""
+    """Time ``call`` as one cell of the table; ``per`` steps, or units of work, are inside one call."""
     benchmark.group = work
     benchmark.extra_info.update(who=who, per=per, **({} if asked is None else {"asked": asked}))
 
@@ -39,7 +47,7 @@ def measure(
         synchronise(device)
 
     with torch.no_grad():
-        benchmark.pedantic(timed, rounds=7, warmup_rounds=2)
+        benchmark.pedantic(timed, rounds=rounds, warmup_rounds=2 if rounds > 3 else 1)
 
 
 def asked_at(setting, ratio):
