@@ -8,8 +8,8 @@ Held-out faces of 128 x 128 and the pictures of Kodak go through what ``invresto
 samples chosen with seed 0, coded, decoded, restored by `xgan-sparse` (``--prior`` takes another name) and put back.
 Sizes are those of the whole files. JPEG is Pillow's with 4:2:0 and optimised tables, at the highest quality whose file
 is no larger than that of the guided samples; where none is that small the picture is left out of its mean, and the
-number of pictures is shown. The faces come out of JPEG files of quality 92, which favours JPEG at high rates. PSNR is of
-RGB in 8 bits. The table goes to `benchmarks/results/VERSION/quality/compress.csv`.
+number of pictures is shown. The faces come out of JPEG files of quality 92, which favours JPEG at high rates. PSNR is
+of RGB in 8 bits. The table goes to `benchmarks/results/VERSION/quality/compress.csv`.
 """
 
 from __future__ import annotations
