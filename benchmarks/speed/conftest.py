@@ -22,7 +22,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
             works.setdefault(bench.group, {})[bench.extra_info["who"]] = bench
     write = terminalreporter.write_line
     write("")
-    write(f"{'work':<52}{'ours':>11}{'peer':>26}{'ratio':>9}{'asked':>9}")
+    write(f"{'work':<52}{'ours':>11}{'peer':>34}{'ratio':>9}{'asked':>9}")
     for work, rows in works.items():
         if "invrestore" not in rows:
             continue
@@ -39,4 +39,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: Any) -> None:
                 else f"{asked:>8.2f}x" + ("" if theirs / mine >= asked else "  falls short")
             )
             peer = f"{who} {theirs * 1e3:.2f} ms"
-            write(f"{work:<52}{mine * 1e3:>8.2f} ms{peer:>26}{theirs / mine:>8.2f}x{verdict}")
+            write(f"{work:<52}{mine * 1e3:>8.2f} ms{peer:>34}{theirs / mine:>8.2f}x{verdict}")
