@@ -66,7 +66,8 @@ def figure(run: Path, faces: list[int], columns: dict[str, str]) -> torch.Tensor
             value = shown.get(name)
             caption = "" if value is None else f"{value:.2f}"
             cells.append(Cell(picture, caption, best=value is not None and value == best))
-        rows.append(Row(task.label, tuple(cells)))
+        # The font of the sheet has no Greek letters.
+        rows.append(Row(task.label.replace("σ", "sigma"), tuple(cells)))
     return contact_sheet(tuple(columns.values()), rows, side=_SIDE, title="One prior, five kinds of damage")
 
 

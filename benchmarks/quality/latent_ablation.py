@@ -115,17 +115,20 @@ def scores_of(prior: Latent, task: Task, clean: torch.Tensor, seeds: Sequence[in
     """PSNR and SSIM of each face after each stage of one search, and seconds for a face.
 
     Args:
-        prior: The prior with its settings.
+        prior: The prior with its settings; the search runs where its networks are.
         task: Damage.
         clean: Faces, (B, 3, H, W).
         seeds: One for each face.
     """
     problem = task.degrade(clean, seeds)
     assert problem.operator is not None
+    device = next(iter(prior.tensors())).device
+    y, operator = problem.y.to(device), problem.operator.to(device)
     began = time.perf_counter()
-    solution = solve(problem.y, problem.operator, prior, sigma=problem.sigma)
+    solution = solve(y, operator, prior, sigma=problem.sigma)
+    images = {name: x.cpu() for name, x in {"answer": solution.x, **solution.stages}.items()}
     found: dict[str, Any] = {"seconds": (time.perf_counter() - began) / len(clean)}
-    for name, x in {"answer": solution.x, **solution.stages}.items():
+    for name, x in images.items():
         scored = score(SUITE.protocol, task.border, x, clean)
         found[name] = {k: [round(float(v), 5) for v in scored[k]] for k in ("psnr", "ssim")}  # type: ignore[union-attr]
     return found
@@ -263,6 +266,7 @@ def main() -> None:
     parser.add_argument("--parts", help="parts to vary, separated by commas; default: all")
     parser.add_argument("--tasks", help="names separated by commas; default: all")
     parser.add_argument("--out", type=Path, default=Path("runs") / "latent-ablation", help="run folder")
+    parser.add_argument("--device", default="cpu", help="where to search: cpu or cuda")
     parser.add_argument("--table", action="store_true", help="only print what is there")
     options = parser.parse_args()
     if options.data is None:
@@ -270,6 +274,8 @@ def main() -> None:
     prior = priors.load(options.prior)
     if not isinstance(prior, Latent):
         parser.error(f"{options.prior} is no generator")
+    for network in prior.networks().values():
+        network.to(options.device)
     names = options.tasks.split(",") if options.tasks else [task.name for task in SUITE.tasks]
     tasks = [SUITE.task(name) for name in names]
     variants = variants_of(prior, options.parts.split(",") if options.parts else None)
