@@ -57,7 +57,7 @@ def column(images: Images, task: Task, runs: Path, name: str, number: int) -> Te
 def records(runs: Path, task: Task, name: str) -> np.ndarray:
     """Recorded hits or confusion matrices of the images of BM3D's subset."""
     with np.load(runs / "records" / f"{task.name}-{name}-{SIGMA}.npz") as record:
-        return record["found"][:: task.bm3d_every]
+        return record["found"][:: task.every]
 
 
 def road_scenes(runs: Path, task: Task) -> list[int]:
@@ -67,13 +67,13 @@ def road_scenes(runs: Path, task: Task) -> list[int]:
         counts = records(runs, task, name)
         shares.append(counts.trace(axis1=1, axis2=2) / counts.sum((1, 2)))
     order = np.argsort(shares[0] - shares[1])
-    return [int(order[len(order) // 2]) * task.bm3d_every, int(order[-1]) * task.bm3d_every]
+    return [int(order[len(order) // 2]) * task.every, int(order[-1]) * task.every]
 
 
 def righted(runs: Path, task: Task) -> list[int]:
     """The first images that the separate denoiser leads astray and the joint one does not."""
     right = records(runs, task, f"{task.name}-0") & ~records(runs, task, "separate-0")
-    return [int(i) * task.bm3d_every for i in np.flatnonzero(right)[:3]]
+    return [int(i) * task.every for i in np.flatnonzero(right)[:3]]
 
 
 def panel(x: Tensor, size: tuple[int, int], smooth: bool = False) -> Image.Image:

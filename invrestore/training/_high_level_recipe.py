@@ -47,8 +47,9 @@ class HighLevelRecipe(Recipe):
 class JointRecipe(Recipe):
     """A denoiser in front of a frozen high-level network: L = MSE + lam * cross-entropy.
 
-    Each step takes `batch` crops of images with labels for the task and, if the sources hold other images,
-    `batch` of those. The squared error counts on all crops, the cross-entropy on those with labels.
+    Each step takes crops of images with labels for the task, as many and as large as the stage says, and, if the
+    sources hold other images, crops of those. The squared error counts on all pixels, the cross-entropy on the
+    crops with labels.
 
     Attributes:
         kind: Tells recipes apart in files.
@@ -59,6 +60,8 @@ class JointRecipe(Recipe):
         unit: Intensity whose square is the unit of the squared error: 1 for images in [0, 1], 1/255 for 8-bit
             values. The paper does not say; see docs/highlevel.md for what was found.
         ignore: Number in masks that stands for no class.
+        other_patch: Side of the crops of images without labels; None: as the stage's.
+        other_batch: Crops of images without labels in a step; None: as many as the stage's.
         sigmas: Noise levels in units of the image range; each crop gets one of them.
         test_images: Most test images that are scored after training, spread evenly over the set.
     """
@@ -70,6 +73,8 @@ class JointRecipe(Recipe):
     lam: float = Field(ge=0)
     unit: float = Field(default=1.0, gt=0)
     ignore: int | None = None
+    other_patch: int | None = Field(default=None, gt=0)
+    other_batch: int | None = Field(default=None, gt=0)
     sigmas: tuple[float, ...] = Field(default=(15 / 255, 30 / 255, 45 / 255, 60 / 255), min_length=1)
     test_split: Literal["val", "test"] | None = "test"
     test_images: int = Field(default=60, ge=1)

@@ -111,19 +111,28 @@ class JointTask(RecipeTask):
         """Yield the joint loss of a batch."""
         recipe = self.recipe
         clean, labels = self.labelled.draw(stage.batch, stage.patch, rng)
+        denoised = self._denoise(players["denoiser"], clean, rng)
+        error, count = (denoised - clean).square().sum(), clean.numel()
         if self.others is not None:
-            clean = torch.cat((clean, self.others.crops(stage.batch, stage.patch, rng).float() / 255))
-        device = clean.device
-        levels = torch.tensor(recipe.sigmas, device=device)
-        sigma = levels[torch.randint(len(levels), (len(clean),), device=device, generator=rng)]
-        noise = torch.randn(clean.shape, device=device, generator=rng)
-        denoised = players["denoiser"](clean + sigma.view(-1, 1, 1, 1) * noise, sigma)
-        loss = F.mse_loss(denoised, clean) / recipe.unit**2
+            size, side = recipe.other_batch or stage.batch, recipe.other_patch or stage.patch
+            other = self.others.crops(size, side, rng).float() / 255
+            error = error + (self._denoise(players["denoiser"], other, rng) - other).square().sum()
+            count += other.numel()
+        loss = error / count / recipe.unit**2
         if recipe.lam:
-            with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
-                logits = self.high_level(denoised[: len(labels)])
+            half = torch.autocast(clean.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
+            with half:
+                logits = self.high_level(denoised)
             loss = loss + recipe.lam * label_loss(logits, labels, ignore=recipe.ignore)
         yield "denoiser", loss
+
+    def _denoise(self, denoiser: nn.Module, clean: Tensor, rng: torch.Generator) -> Tensor:
+        """Denoise images after noise of one of the levels each."""
+        levels = torch.tensor(self.recipe.sigmas, device=clean.device)
+        sigma = levels[torch.randint(len(levels), (len(clean),), device=clean.device, generator=rng)]
+        noise = torch.randn(clean.shape, device=clean.device, generator=rng)
+        denoised: Tensor = denoiser(clean + sigma.view(-1, 1, 1, 1) * noise, sigma)
+        return denoised
 
     @torch.no_grad()
     def evaluate(self, players: Mapping[str, nn.Module]) -> dict[str, float]:

@@ -79,8 +79,8 @@ class Recipe(_Strict):
         sources: Where images come from. If none of these folders exists, the data folder itself is used.
         scales: Range of random reductions of training images.
         copies: Sizes of each image kept in memory.
-        test_folder: Folder or zip archive inside the data folder whose images are scored, if it is there; else the "test"
-            images of a data folder whose layout has some.
+        test_folder: Folder or zip archive inside the data folder whose images are scored, if it is there; else
+            the "test" images of a data folder whose layout has some.
         test_split: "test" or "val" to take only those of the test folder; None takes all.
         max_side: Larger images are reduced before they are packed; None keeps them.
         stages: Crop and batch sizes along the schedule.

@@ -259,17 +259,18 @@ def test_without_weight_the_high_level_network_is_not_asked(rng: torch.Generator
 
 
 def test_every_crop_gets_one_of_the_levels_and_others_join_in(rng: torch.Generator) -> None:
-    seen: list[torch.Tensor] = []
+    seen: list[tuple[tuple[int, ...], torch.Tensor]] = []
 
     class Recorder(nn.Module):
         def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
-            seen.append(sigma)
+            seen.append((tuple(x.shape), sigma))
             return x
 
-    task = joint_task(JOINT, Mean())
+    task = joint_task(JOINT.model_copy(update={"other_patch": 8, "other_batch": 30}), Mean())
     list(task.losses({"denoiser": Recorder()}, Stage(patch=16, batch=50), rng))
-    assert seen[0].shape == (100,)
-    assert sorted(set(seen[0].tolist())) == pytest.approx([0.1, 0.2])
+    assert [shape for shape, _ in seen] == [(50, 3, 16, 16), (30, 3, 8, 8)]
+    for _, sigma in seen:
+        assert sorted(set(sigma.tolist())) == pytest.approx([0.1, 0.2])
 
 
 def test_the_joint_gradient_makes_images_easier_to_classify(tmp_path: Path) -> None:
