@@ -147,6 +147,7 @@ class _State:
         }
         self.players: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self.limits = {name: recipe.optimizer_of(name).clip_norm for name in self.raw}
         for name, module in self.raw.items():
             optimizer = _optimizer(module, recipe.optimizer_of(name))
             compiled = torch.compile(module) if recipe.compile else module
@@ -282,6 +283,9 @@ def _update(
             state.optimizers[name].zero_grad(set_to_none=True)
         fabric.backward(loss)
         for name in names:
+            limit = state.limits[name]
+            if limit is not None:
+                torch.nn.utils.clip_grad_norm_(state.raw[name].parameters(), limit)
             state.optimizers[name].step()
         name = "_".join(names)
         totals[name] = totals.get(name, torch.zeros((), device=fabric.device)) + loss.detach()

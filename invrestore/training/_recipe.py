@@ -54,6 +54,8 @@ class Optimizer(_Strict):
         warmup: Steps over which the rate rises from zero.
         schedule: "cosine": the rate falls to zero along half a cosine. "constant" suits a discriminator that
             joins late.
+        clip_norm: Longer gradients of a network are shortened to this norm, so that one odd batch cannot undo a
+            training; None leaves them.
     """
 
     kind: Literal["muon", "adamw", "rmsprop"] = "muon"
@@ -62,6 +64,7 @@ class Optimizer(_Strict):
     weight_decay: float = Field(default=0.0, ge=0)
     warmup: int = Field(default=100, ge=0)
     schedule: Literal["cosine", "constant"] = "cosine"
+    clip_norm: float | None = Field(default=None, gt=0)
 
 
 class Recipe(_Strict):

@@ -73,6 +73,28 @@ def log(folder: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
 
 
+class Spike(Duel):
+    """The same with a gradient a thousand times too long in step 10."""
+
+    def losses(
+        self, players: Mapping[str, nn.Module], stage: Stage, rng: torch.Generator
+    ) -> Iterator[tuple[str, Tensor]]:
+        for name, loss in super().losses(players, stage, rng):
+            yield name, loss * (1000.0 if self.calls == 10 else 1.0)
+
+
+def test_short_gradients_survive_an_odd_batch(tmp_path: Path) -> None:
+    def weight(name: str, task: Task, clip_norm: float | None) -> Tensor:
+        settings = recipe(optimizer=Optimizer(kind="adamw", lr=0.05, warmup=2, clip_norm=clip_norm), steps=12)
+        run(tmp_path / name, task, settings)
+        saved = load_checkpoint(tmp_path / name / "checkpoint.safetensors")
+        return saved.tensors["network/generator/weight"]
+
+    jolt = weight("jolted", Spike(), None) - weight("calm", Duel(), None)
+    held = weight("jolted-short", Spike(), 1.0) - weight("calm-short", Duel(), 1.0)
+    assert held.norm() < 0.2 * jolt.norm()
+
+
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, kind: str) -> None:
     settings = recipe(optimizer=Optimizer(kind=kind, lr=0.05, warmup=2))
