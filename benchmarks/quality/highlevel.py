@@ -7,8 +7,8 @@ a killed run goes on where it was.
 
 Rows: noisy; "separate", trained by the squared error alone; "joint", trained with the network that is used;
 "cross-task", trained with the other one; on a part of the images BM3D and the larger shipped "denoiser". Separate and
-joint denoisers begin from the same weights, and see the same images, noise and number of steps; there are three of
-each kind.
+joint denoisers begin from the same weights, and see the same images, noise and number of steps; there are
+``--seeds`` of each kind.
 
 ``--units`` instead compares units of the squared error on CamVid's validation images.
 """
@@ -40,7 +40,6 @@ from invrestore.metrics import psnr, quantize
 from invrestore.training import RECIPES, adjust, confusion, mean_iou, train
 
 SIGMAS = (15, 30, 45, 60)
-SEEDS = (0, 1, 2)
 START_STEPS, STEPS, UNIT_STEPS = 2500, 700, 200
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "highlevel.md"
 RESAMPLES = 2000
@@ -142,14 +141,14 @@ def judge(network: nn.Module, x: Tensor, labels: Tensor) -> np.ndarray:
     ).numpy()
 
 
-def train_denoisers(data: Path, runs: Path) -> None:
-    """Train what is missing: a common start, then three denoisers of each kind for the same number of steps."""
+def train_denoisers(data: Path, runs: Path, seeds: int) -> None:
+    """Train what is missing: a common start, then denoisers of each kind for the same number of steps."""
     start = train_one("joint-start", runs / "start", data, steps=START_STEPS, test_folder="")
-    for seed in SEEDS:
+    for seed in range(seeds):
         for kind in KINDS:
             name = "joint-classification" if kind == "separate" else f"joint-{kind}"
             extra: dict[str, Any] = {"lam": 0.0} if kind == "separate" else {}
-            if seed != SEEDS[0]:
+            if seed:
                 extra["test_folder"] = ""  # Scores on the card are for those that may be shipped.
             train_one(name, runs / f"{kind}-{seed}", data, steps=STEPS, seed=seed, start=str(start), **extra)
 
@@ -160,7 +159,9 @@ def train_one(name: str, folder: Path, data: Path, **changes: Any) -> Path:
     if found:
         return found[0]
     print(f"training {folder.name}", flush=True)
-    done = train(adjust(RECIPES[name], **changes), data, folder, resume=True, accelerator="cpu")
+    done = train(
+        adjust(RECIPES[name], checkpoint="", **changes), data, folder, resume=True, accelerator="cpu"
+    )
     assert done.weights is not None
     return done.weights
 
@@ -177,14 +178,14 @@ def kind_of(row: str, task: Task) -> str:
     return {"joint": task.name, "cross": others[task.name]}.get(row, row)
 
 
-def measure(data: Path, runs: Path) -> None:
+def measure(data: Path, runs: Path, seeds: int) -> None:
     """Record the score of every image under every denoiser; what is recorded already is passed over."""
     records = runs / "records"
     records.mkdir(parents=True, exist_ok=True)
     for task in TASKS:
         images: Images | None = None
         high_level = networks.load(task.network)
-        for denoiser, sigma in denoisers():
+        for denoiser, sigma in denoisers(seeds):
             path = records / f"{task.name}-{denoiser}-{sigma}.npz"
             if path.exists():
                 continue
@@ -218,10 +219,10 @@ def measure(data: Path, runs: Path) -> None:
             print(f"{path.stem}: {np.concatenate(psnrs).mean():.2f} dB, {seconds:.0f} s", flush=True)
 
 
-def denoisers() -> Iterator[tuple[str, int]]:
+def denoisers(seeds: int) -> Iterator[tuple[str, int]]:
     """Names of denoisers with the noise levels they are measured at."""
     yield "clean", 0
-    trained = [f"{kind}-{seed}" for seed in SEEDS for kind in KINDS]
+    trained = [f"{kind}-{seed}" for seed in range(seeds) for kind in KINDS]
     for name in ("noisy", *trained, *SLOW):
         for sigma in SIGMAS:
             yield name, sigma
@@ -240,8 +241,8 @@ def load_denoiser(runs: Path, name: str) -> nn.Module | None:
 class Records:
     """Scores of a task: of a set of images, and of resampled sets."""
 
-    def __init__(self, task: Task, runs: Path, every: int = 1) -> None:
-        self.task, self.folder, self.every = task, runs / "records", every
+    def __init__(self, task: Task, runs: Path, seeds: int, every: int = 1) -> None:
+        self.task, self.folder, self.seeds, self.every = task, runs / "records", seeds, every
         count = len(self._load("noisy", SIGMAS[0])["psnr"])
         draws = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
         self.count = count
@@ -256,7 +257,7 @@ class Records:
     def names(self, row: str) -> list[str]:
         """Denoisers of a row, one for each seed."""
         kind = kind_of(row, self.task)
-        return [f"{kind}-{seed}" for seed in SEEDS] if kind in KINDS else [kind]
+        return [f"{kind}-{seed}" for seed in range(self.seeds)] if kind in KINDS else [kind]
 
     def psnr(self, row: str, sigma: int) -> float:
         """Mean PSNR over images and seeds."""
@@ -264,7 +265,7 @@ class Records:
 
     def seconds(self) -> float:
         """Time that all records of the task took."""
-        return sum(float(self._load(name, sigma)["seconds"]) for name, sigma in denoisers())
+        return sum(float(self._load(name, sigma)["seconds"]) for name, sigma in denoisers(self.seeds))
 
     def scores(self, row: str, sigma: int) -> tuple[list[float], np.ndarray]:
         """Score of each seed in percent, and the mean over seeds on each resampled set of images."""
@@ -336,13 +337,13 @@ def write_table(name: str, rows: list[dict[str, Any]]) -> None:
     write_bytes(target / f"{name}.csv", text.getvalue().encode(), force=True)
 
 
-def tables(runs: Path) -> Iterator[str]:
+def tables(runs: Path, seeds: int) -> Iterator[str]:
     """Markdown of the results."""
     every: list[dict[str, Any]] = []
     pairs: list[dict[str, Any]] = []
     seconds = 0.0
     for task in TASKS:
-        whole, part = Records(task, runs), Records(task, runs, task.every)
+        whole, part = Records(task, runs, seeds), Records(task, runs, seeds, task.every)
         seconds += whole.seconds()
         rows, less = list(rows_of(whole, ROWS)), list(rows_of(part, ROWS | SLOW_ROWS))
         gaps = list(differences(whole))
@@ -351,7 +352,8 @@ def tables(runs: Path) -> Iterator[str]:
         each, _ = whole.scores("clean", 0)
         yield (
             f"**{task.name}, {task.score} in % and PSNR in dB, {whole.count} test images** "
-            f"(clean images: {each[0]:.1f} %). In brackets the 95 % interval over images.\n"
+            f"(clean images: {each[0]:.1f} %). Means over {seeds} training seeds; in brackets the 95 % interval over "
+            "images.\n"
         )
         yield from grid(rows, ROWS)
         yield f"The same on every {task.every}th image ({part.count}), with slower denoisers:\n"
@@ -378,8 +380,9 @@ def tables(runs: Path) -> Iterator[str]:
     }
     trained = sum(m for name, m in minutes.items() if name.rsplit("-", 1)[0] in (*KINDS, "start"))
     yield (
-        f"Time on one core that other work shared: training of the ten denoisers {trained:.0f} minutes, measuring "
-        f"{seconds / 60:.0f} minutes. Commit {machine['commit']}, torch {machine['packages']['torch']}."
+        f"Time on one core that other work shared: training of the {len(KINDS) * seeds + 1} denoisers {trained:.0f} "
+        f"minutes, measuring {seconds / 60:.0f} minutes. Commit {machine['commit']}, torch "
+        f"{machine['packages']['torch']}."
     )
 
 
@@ -427,6 +430,7 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, default=os.environ.get("INVRESTORE_DATA"), help="data folder")
     parser.add_argument("--runs", type=Path, default=Path("runs/highlevel"), help="run folder")
+    parser.add_argument("--seeds", type=int, default=3, help="trained denoisers of each kind")
     parser.add_argument("--units", type=float, nargs="+", help="compare units of the squared error instead")
     options = parser.parse_args()
     if options.data is None:
@@ -435,13 +439,13 @@ def main() -> None:
     if options.units:
         compare_units(data, options.runs, options.units)
         return
-    train_denoisers(data, options.runs)
-    measure(data, options.runs)
+    train_denoisers(data, options.runs, options.seeds)
+    measure(data, options.runs, options.seeds)
     start, end = "<!-- tables -->", "<!-- end of tables -->"
     before, found, rest = PAGE.read_text().partition(start)
     if not found or end not in rest:
         raise SystemExit(f"{PAGE.name} has no section for the tables: add the lines {start} and {end}")
-    section = "\n".join(tables(options.runs))
+    section = "\n".join(tables(options.runs, options.seeds))
     write_bytes(
         PAGE, (before + start + "\n" + section + "\n" + end + rest.partition(end)[2]).encode(), force=True
     )

@@ -1,6 +1,6 @@
 """Does a high-level network help as a regulariser inside ``solve``, beside a denoiser? Guidance, measured.
 
-``python -m benchmarks.quality.semantic_prior --data DIR`` restores 120 test pictures of scenes6 with plug-and-play,
+``python -m benchmarks.quality.semantic_prior --data DIR`` restores 60 test pictures of scenes6 with plug-and-play,
 where every denoised image D(x, s) is moved down the gradient of a high-level loss h of the classifier,
 
     D(x, s) - lam s^2 grad h(D(x, s)),
@@ -29,7 +29,7 @@ from invrestore.metrics import psnr, quantize
 from invrestore.priors import Denoiser
 
 STRENGTHS = (0.0, 10.0, 100.0, 1000.0)
-EVERY = 6
+EVERY = 12
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
