@@ -145,6 +145,9 @@ def train(
         raise CapabilityError(
             "training.train", expected="a JointRecipe for a high-level network", found=type(recipe).__name__
         )
+    if high_level is not None:
+        # The card and the run folder name what was behind the denoiser.
+        recipe = recipe.model_copy(update={"high_level": type(high_level).__name__})
     out = Path(out)
     fabric = make_fabric(recipe, accelerator, devices)
     if fabric.is_global_zero:

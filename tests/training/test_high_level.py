@@ -211,6 +211,7 @@ def test_frozen_means_frozen(folder: Path, tmp_path: Path, task: str) -> None:
     assert high_level.training
     assert result.card is not None
     assert result.card.sigma_range == (0.1, 0.2)
+    assert result.card.training.endswith("lam 0.5 with Mean")
     name = "miou" if task == "segmentation" else "top1"
     assert {"protocol", "psnr_26", "psnr_51", f"{name}_26", f"{name}_51"} == set(result.card.metrics)
     assert result.sheet is not None
