@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -15,6 +14,7 @@ from invrestore.errors import CapabilityError, DTypeError, RangeError, ShapeErro
 from invrestore.networks import DenoiserNetwork, tiled
 from invrestore.networks._tiles import check_tile
 from invrestore.priors._base import Capability, Prior
+from invrestore.priors._precision import PRECISIONS, has_matrix_units
 
 __all__ = ["Denoiser"]
 
@@ -80,7 +80,7 @@ class Denoiser(Prior):
                 found=type(self.network).__name__,
                 remedy="invrestore.networks.load(name) loads a shipped one.",
             )
-        check_choice(self.name, "precision", self.precision, ("auto", "full", "bfloat16"))
+        check_choice(self.name, "precision", self.precision, PRECISIONS)
         check_count(self.name, "ensemble", self.ensemble)
         if self.ensemble not in (1, 8):
             raise CapabilityError(self.name, expected="ensemble 1 or 8", found=str(self.ensemble))
@@ -160,7 +160,7 @@ class Denoiser(Prior):
             and self.network.sigma_range is not None
             and x.dtype == torch.float32
             and not (torch.is_grad_enabled() and (x.requires_grad or self.network.training))
-            and _has_matrix_units(x.device)
+            and has_matrix_units(x.device)
         )
         if not fast:
             return self.network(x, sigma)
@@ -193,12 +193,3 @@ def _check_strength(where: str, strength: PerImage) -> None:
             found=f"a standard deviation sqrt(lam * step) of {top:g}",
             remedy="For a denoiser lam is a noise variance, about 0.23 sigma^2; lam=None takes that.",
         )
-
-
-@functools.cache
-def _has_matrix_units(device: torch.device) -> bool:
-    """Whether bfloat16 products are several times faster than float32 ones there."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    # A processor without them converts back and forth, and is slower than in float32.
-    return device.type == "cpu" and torch.cpu._is_amx_tile_supported()

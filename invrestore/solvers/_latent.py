@@ -325,6 +325,9 @@ def _search_group(
     best = items.take(items.best(size, 1)[0])
     final, place = spaces[-1], torch.arange(size, device=items.x.device)
     part = group.whole
+    if prior.is_quick(best.x.device):
+        x = prior.to_image(final.raw(best.codes, final.call)).to(best.x.dtype)
+        best = dataclasses.replace(best, x=torch.where(torch.isfinite(x), x, best.x))
     state = finish(group, final, best, seen, losses, watch, limit)
     return _Result(
         dataclasses.replace(state, z=final.native(best.codes), lam=group.lam(part, best.data)),

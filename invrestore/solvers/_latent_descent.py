@@ -124,12 +124,17 @@ def _gradient(
     group: Group, space: Space, codes: Codes, parts: list[tuple[slice, Part]]
 ) -> tuple[Evaluation, Tensor]:
     """Objective of all items and its gradient in their codes, chunk by chunk."""
+
+    def call(name: str, *arguments: object) -> Tensor:
+        with space.prior.quickly(codes.code.device):
+            return space.call(name, *arguments)
+
     values, grads = [], []
     for cut, part in parts:
         with torch.enable_grad():
             here = codes[cut]
             leaf = Codes(here.code.detach().requires_grad_(), here.fixed)
-            value = group.evaluate(part, space.raw(leaf, space.call), space.energy(leaf))
+            value = group.evaluate(part, space.raw(leaf, call), space.energy(leaf))
             (grad,) = torch.autograd.grad(value.total.sum(), leaf.code)
         values.append(Evaluation(value.total.detach(), value.data.detach(), value.x.detach()))
         grads.append(grad)

@@ -1,6 +1,7 @@
 """A generator as a prior: what it accepts, what it refuses, and that it leaves networks as they were."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -129,6 +130,7 @@ def test_flags_are_put_back_after_an_interrupt():
 def test_a_shipped_model_with_a_generator_becomes_a_latent_prior(monkeypatch):
     model = ir.networks.FaceGAN(16, 3, 8, (4, 8), (4, 8), (4, 8), mapping_layers=2)
     monkeypatch.setattr(ir.networks, "available", lambda: ["model"])
+    monkeypatch.setattr(ir.networks, "card", lambda name: SimpleNamespace(architecture="FaceGAN"))
     monkeypatch.setattr(ir.networks, "load", lambda name: model)
     prior = ir.priors.load("model")
     assert isinstance(prior, Latent)
@@ -140,6 +142,7 @@ def test_a_shipped_model_with_a_generator_becomes_a_latent_prior(monkeypatch):
 def test_a_discriminator_that_compares_the_images_of_a_batch_is_left_out(monkeypatch):
     model = ir.networks.FaceGAN(16, 3, 8, (4, 8), (4, 8), (4, 8), mapping_layers=2, minibatch_std=True)
     monkeypatch.setattr(ir.networks, "available", lambda: ["model"])
+    monkeypatch.setattr(ir.networks, "card", lambda name: SimpleNamespace(architecture="FaceGAN"))
     monkeypatch.setattr(ir.networks, "load", lambda name: model)
     assert ir.priors.load("model").discriminator is None
 
@@ -176,6 +179,11 @@ WRONG = {
     ),
     "layer beyond the last": (lambda: Latent(G, latent_dim=4, layer=3), ir.RangeError, "from 1 to 2"),
     "unknown optimiser": (lambda: Latent(G, latent_dim=4, optimiser="sgd"), ir.UnknownNameError, "'lbfgs'"),
+    "unknown precision": (
+        lambda: Latent(G, latent_dim=4, precision="half"),
+        ir.UnknownNameError,
+        "'bfloat16'",
+    ),
     "unknown blend": (lambda: Latent(G, latent_dim=4, blend="poison"), ir.UnknownNameError, "'poisson'"),
     "no restarts": (lambda: Latent(G, latent_dim=4, restarts=0), ir.RangeError, "restarts >= 1"),
     "negative rate": (lambda: Latent(G, latent_dim=4, rate=-1.0), ir.RangeError, "rate > 0"),

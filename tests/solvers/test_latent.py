@@ -306,6 +306,22 @@ def test_every_restart_reports_its_loss_and_the_best_one_is_kept(mask):
     torch.testing.assert_close(solution.losses[:, 0], one.losses[:, 0], rtol=1e-6, atol=1e-12)
 
 
+def test_a_descent_in_bfloat16_ends_in_images_of_full_precision():
+    torch.manual_seed(0)
+    model = ir.networks.FaceGAN(16, 3, 8, (16, 16), (4, 8), (4, 8), mapping_layers=2)
+    model = model.eval().requires_grad_(False)
+    truth = model(torch.randn(2, 8))
+    operator = ir.operators.Downsample(2)
+    found = {}
+    for precision in ("full", "bfloat16"):
+        prior = Latent(model.generator, model.discriminator, precision=precision, adapt=0, consistency=False)
+        found[precision] = ir.solve(operator(truth), operator, prior, sigma=0.01, max_steps=60)
+    quick, full = found["bfloat16"], found["full"]
+    assert torch.equal(quick.stages["raw"], model.generator.synthesis(quick.z))
+    assert not torch.equal(quick.z, full.z)
+    assert (ir.metrics.psnr(quick.x, truth) > ir.metrics.psnr(full.x, truth) - 0.5).all()
+
+
 def test_a_better_table_of_starts_begins_lower(mask):
     G = relu_decoder()
     y = mask(plain(G).generate(latents(5)))
