@@ -81,6 +81,7 @@ def _joint(task: Literal["classification", "segmentation"], high_level: str, lam
     labelled, others = (roads, scenes) if task == "segmentation" else (scenes, roads)
     return JointRecipe(
         name=f"joint-{task}",
+        checkpoint="denoiser-semantic" if task == "segmentation" else "",
         arguments=_SMALL_DENOISER,
         task=task,
         high_level=high_level,
