@@ -17,9 +17,12 @@ def priors(debug: Debug = False) -> None:
     from invrestore import priors as catalogue
     from invrestore.cli._catalogue import PRIOR_OPTIONS
 
-    trained = networks.available()
+    names = catalogue.available()
+    trained = [
+        name for name in networks.available() if name in names
+    ]  # Weights of classifiers restore nothing
     formulas = Table("name", "what it is", "options", title="Formulas", title_justify="left", box=None)
-    for name in catalogue.available():
+    for name in names:
         if name not in trained:
             summary = (type(catalogue.load(name)).__doc__ or "").partition("\n")[0].replace("``", "")
             options = ", ".join(f"{key}=..." for key in PRIOR_OPTIONS.get(name, ()))
@@ -30,8 +33,11 @@ def priors(debug: Debug = False) -> None:
     if not trained:
         print("Trained: none in this installation.")
         return
-    titles = ("name", "network", "parameters", "noise levels", "trained on", "licence", "scores")
-    table = Table(*titles, title="Trained, inside the package", title_justify="left", box=None)
+    titles = ("network", "parameters", "noise levels", "trained on", "licence", "scores")
+    table = Table(title="Trained, inside the package", title_justify="left", box=None)
+    table.add_column("name", no_wrap=True)
+    for title in titles:
+        table.add_column(title)
     for name in trained:
         card = networks.card(name)
         levels = "" if card.sigma_range is None else f"{card.sigma_range[0]:g} to {card.sigma_range[1]:g}"
