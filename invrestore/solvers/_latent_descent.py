@@ -127,7 +127,8 @@ def _gradient(
 
     def call(name: str, *arguments: object) -> Tensor:
         with space.prior.quickly(codes.code.device):
-            return space.call(name, *arguments)
+            found: Tensor = space.call(name, *arguments)
+        return found
 
     values, grads = [], []
     for cut, part in parts:
