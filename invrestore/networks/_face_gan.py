@@ -56,7 +56,7 @@ class FaceGAN(LatentModel):
         generator_widths: Sequence[int] = (64, 128, 192, 192),
         encoder_widths: Sequence[int] = (32, 64, 128, 160),
         discriminator_widths: Sequence[int] = (32, 64, 128, 160),
-        mapping_layers: int = 4,
+        mapping_layers: int = 2,
         minibatch_std: bool = False,
     ) -> None:
         super().__init__(
@@ -70,10 +70,10 @@ class FaceGAN(LatentModel):
 class StyleGenerator(nn.Module):
     """Style-modulated generator without noise inputs: z -> w -> image, deterministic.
 
-    A mapping of fully connected layers turns z, brought to length sqrt(latent_dim), into w. From a learnt
-    4x4 array on, every 3x3 convolution scales its input channels by a function of its own w and its output
-    channels to unit variance. Every scale paints an image of twice its size, 2x2 pixels at each position;
-    these are summed.
+    A mapping of fully connected layers turns z, brought to length sqrt(latent_dim), into w. From a 4x4 array
+    on, a learnt one plus a linear function of w, every 3x3 convolution scales its input channels by a
+    function of its own w and its output channels to unit variance. Every scale paints an image of twice its
+    size, 2x2 pixels at each position; these are summed.
 
     Args:
         size: Side of the images in pixels, a power of 2.
@@ -96,10 +96,11 @@ class StyleGenerator(nn.Module):
         ShapeError: z or w has another shape.
 
     Reference:
-        Karras et al. (2020), Analyzing and Improving the Image Quality of StyleGAN. Unlike the paper: no
-        noise inputs, which would make a search for z noisy; features are convolved before they are doubled
-        and end at half the image size; scales are positive and biases come before the scaling of outputs;
-        the sum of the images is squeezed into [0, 1]; the rates of all layers are equal.
+        Karras et al. (2020), Analyzing and Improving the Image Quality of StyleGAN. Unlike the paper: the 4x4
+        array depends on w, so that an encoder can say what is where; no noise inputs, which would make a
+        search for z noisy; features are convolved before they are doubled and end at half the image size;
+        scales are positive and biases come before the scaling of outputs; the sum of the images is squeezed
+        into [0, 1]; the rates of all layers are equal.
     """
 
     w_mean: Tensor
@@ -110,7 +111,7 @@ class StyleGenerator(nn.Module):
         channels: int = 3,
         latent_dim: int = 256,
         widths: Sequence[int] = (64, 128, 192, 192),
-        mapping_layers: int = 4,
+        mapping_layers: int = 2,
     ) -> None:
         super().__init__()
         check_widths("StyleGenerator", "widths", size, widths)
@@ -165,6 +166,8 @@ class Synthesis(nn.Module):
         coarse_first = list(reversed(widths))
         self.latent_dim = latent_dim
         self.start = nn.Parameter(torch.randn(1, coarse_first[0], 4, 4))
+        self.layout = nn.Linear(latent_dim, self.start.numel(), bias=False)
+        nn.init.normal_(self.layout.weight, std=1 / math.sqrt(latent_dim))
         self.layers = nn.ModuleList([StyledConv(coarse_first[0], coarse_first[0], latent_dim)])
         for coarse, fine in pairwise(coarse_first):
             self.layers += [StyledConv(coarse, fine, latent_dim), StyledConv(fine, fine, latent_dim)]
@@ -205,7 +208,7 @@ class Synthesis(nn.Module):
         return self._climb(ws, scales, *self._begin(ws, scales), 0, scale)
 
     def _begin(self, ws: Tensor, scales: list[Tensor | None]) -> tuple[Tensor, Tensor]:
-        start = self.start.expand(ws.shape[0], -1, -1, -1)
+        start = self.start + self.layout(ws[:, 0]).unflatten(1, self.start.shape[1:]).to(self.start.dtype)
         x = (start * cast(Tensor, scales[0])[..., None, None]).contiguous(memory_format=torch.channels_last)
         x = self.layers[0](x, scales[0], scales[1])
         return x, self.images[0](x, ws[:, 0])

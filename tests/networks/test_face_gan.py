@@ -213,7 +213,7 @@ def test_checkpoint_holds_all_networks(name: str, tmp_path: Path) -> None:
 def test_shipped_sizes_stay_within_nine_mebibytes() -> None:
     count = sum(p.numel() for p in FaceGAN().parameters())
     assert 2 * count < 9 * 2**20
-    assert 1.5e6 < sum(p.numel() for p in FaceGAN().generator.parameters()) < 2.5e6
+    assert 1.5e6 < sum(p.numel() for p in FaceGAN().generator.parameters()) < 3e6
 
 
 @pytest.mark.parametrize("build", [lambda: FaceGAN(48), lambda: DCGAN(48)])
