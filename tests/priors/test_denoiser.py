@@ -33,7 +33,7 @@ def seen(network):
 
 @pytest.mark.parametrize("units", [True, False])
 def test_auto_multiplies_in_bfloat16_where_the_machine_is_made_for_it(network, seen, monkeypatch, units):
-    monkeypatch.setattr(module, "_has_matrix_units", lambda device: units)
+    monkeypatch.setattr(module, "has_matrix_units", lambda device: units)
     x = torch.rand(1, 1, 8, 8)
     out = Denoiser(network).denoise(x, 0.1)
     assert seen == [torch.bfloat16 if units else torch.float32]
@@ -44,7 +44,7 @@ def test_auto_multiplies_in_bfloat16_where_the_machine_is_made_for_it(network, s
 
 
 def test_auto_is_exact_for_double_precision_gradients_and_foreign_networks(network, seen, monkeypatch):
-    monkeypatch.setattr(module, "_has_matrix_units", lambda device: True)
+    monkeypatch.setattr(module, "has_matrix_units", lambda device: True)
     x = torch.rand(1, 1, 8, 8)
     Denoiser(network).denoise(x.clone().requires_grad_(), 0.1)
     network.sigma_range = None
