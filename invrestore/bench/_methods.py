@@ -48,7 +48,8 @@ def learned(name: str) -> list[Method]:
             kinds,
             _STRENGTHS if run is _learned.denoised else {},
             network=name,
-            channels=(details.channels,),
+            # `solve` takes gray pictures through a colour denoiser.
+            channels=(1, 3) if run is _learned.denoised else (details.channels,),
             reference=details.reference,
         )
 

@@ -167,15 +167,12 @@ def _bar(total: int, quiet: bool) -> Iterator[Callable[[Unit], None] | None]:
 
 def _print_tables(results: Results) -> None:
     """Mean PSNR and SSIM of each image set."""
-    from rich.console import Console
     from rich.table import Table
 
     from invrestore.bench._tables import summarise
+    from invrestore.cli._tables import wide_console
 
-    console = Console()
-    if not console.is_terminal:
-        # A file or a pipe has no width to keep to, and suites have ten columns.
-        console.width = 200
+    console = wide_console()
     sums: dict[tuple[str, str, str], list[tuple[float, float]]] = {}
     for score in results.scores:
         sums.setdefault((score.images, score.method, score.task), []).append((score.psnr, score.ssim))

@@ -9,25 +9,24 @@ __all__ = ["priors"]
 
 def priors(debug: Debug = False) -> None:
     """List the priors there are, and the cards of the trained ones."""
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     from invrestore import networks
     from invrestore import priors as catalogue
     from invrestore.cli._catalogue import PRIOR_OPTIONS
+    from invrestore.cli._tables import wide_console
 
     names = catalogue.available()
-    trained = [
-        name for name in networks.available() if name in names
-    ]  # Weights of classifiers restore nothing
+    # Weights of classifiers restore nothing.
+    trained = [name for name in networks.available() if name in names]
     formulas = Table("name", "what it is", "options", title="Formulas", title_justify="left", box=None)
     for name in names:
         if name not in trained:
             summary = (type(catalogue.load(name)).__doc__ or "").partition("\n")[0].replace("``", "")
             options = ", ".join(f"{key}=..." for key in PRIOR_OPTIONS.get(name, ()))
             formulas.add_row(name, Text(summary), options)
-    console = Console()
+    console = wide_console()
     console.print(formulas)
     print()
     if not trained:

@@ -19,6 +19,7 @@ __all__ = ["Encoder", "FaceGAN", "ResidualDiscriminator", "StyleGenerator"]
 
 _SLOPE = 0.2
 _MEAN_SHARE = 0.005  # Weight of a batch in the running mean of w
+_CODES_SHARE = 0.002  # And in those of the codes, of which there are hundreds of dimensions
 
 
 class FaceGAN(LatentModel):
@@ -70,7 +71,8 @@ class FaceGAN(LatentModel):
 class StyleGenerator(nn.Module):
     """Style-modulated generator without noise inputs: z -> w -> image, deterministic.
 
-    A mapping of fully connected layers turns z, brought to length sqrt(latent_dim), into w. From a 4x4 array
+    A mapping of fully connected layers turns z, placed where the encoder's codes of real images lie and brought to
+    length sqrt(latent_dim), into w. From a 4x4 array
     on, a learnt one plus a linear function of w, every 3x3 convolution scales its input channels by a
     function of its own w and its output channels to unit variance. Every scale paints an image of twice its
     size, 2x2 pixels at each position; these are summed.
@@ -88,7 +90,7 @@ class StyleGenerator(nn.Module):
         w_mean: Mean of w over codes z (latent_dim,), followed while training.
 
     Shapes:
-        z: (N, latent_dim), standard normal; its length does not matter.
+        z: (N, latent_dim), standard normal.
         image: (N, channels, size, size), in [0, 1].
 
     Raises:
@@ -96,7 +98,8 @@ class StyleGenerator(nn.Module):
         ShapeError: z or w has another shape.
 
     Reference:
-        Karras et al. (2020), Analyzing and Improving the Image Quality of StyleGAN. Unlike the paper: the 4x4
+        Karras et al. (2020), Analyzing and Improving the Image Quality of StyleGAN; Ghosh et al. (2020), From
+        Variational to Deterministic Autoencoders, for the density fitted to codes. Unlike the former: the 4x4
         array depends on w, so that an encoder can say what is where; no noise inputs, which would make a
         search for z noisy; features are convolved before they are doubled and end at half the image size;
         scales are positive and biases come before the scaling of outputs; the sum of the images is squeezed
@@ -139,7 +142,15 @@ class StyleGenerator(nn.Module):
 
 
 class Mapping(nn.Module):
-    """Fully connected layers from z (N, D), brought to length sqrt(D), to w (N, D)."""
+    """Fully connected layers from z (N, D), placed where codes lie and brought to length sqrt(D), to w (N, D).
+
+    Attributes:
+        shift: Mean (D,) of the codes that the layers were trained with.
+        factor: Square root (D, D) of their covariance, lower triangular. Until they are set, z is such a code.
+    """
+
+    shift: Tensor
+    factor: Tensor
 
     def __init__(self, latent_dim: int, layers: int) -> None:
         super().__init__()
@@ -148,11 +159,14 @@ class Mapping(nn.Module):
         for layer in self.layers:
             nn.init.kaiming_normal_(layer.weight, _SLOPE)  # type: ignore[arg-type]
             nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        self.register_buffer("shift", torch.zeros(latent_dim))
+        self.register_buffer("factor", torch.eye(latent_dim))
 
     def forward(self, z: Tensor) -> Tensor:
         """Map z (N, D) to w (N, D)."""
         check_codes("StyleGenerator.mapping", z, self.latent_dim)
-        w = z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+        code = self.shift.to(z.dtype) + z @ self.factor.to(z.dtype).mT
+        w = code * (code.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
         for layer in self.layers:
             w = F.leaky_relu(layer(w), _SLOPE)
         return w
@@ -342,6 +356,10 @@ class Trunk(nn.Module):
 class Encoder(nn.Module):
     """Residual network from an image to the mean and log-variance of its code z.
 
+    The codes of all images together are not standard normal, however near each of them comes to it. Their mean
+    and covariance are followed while training, so that random codes can be drawn where real ones lie, and taken
+    over by the generator in the end: from then on standard normal codes are of this kind.
+
     Args:
         size: Side of the images in pixels, a power of 2.
         channels: Image channels.
@@ -350,12 +368,20 @@ class Encoder(nn.Module):
 
     Shapes:
         x: (N, channels, size, size), in [0, 1].
-        mean, log_variance: (N, latent_dim) each; log_variance is kept in [-10, 4].
+        mean, log_variance: (N, latent_dim) each; log_variance is kept in [-10, 4], and is that of the codes before
+        :meth:`standardise`.
+
+    Attributes:
+        code_mean: Mean (latent_dim,) of the codes of real images.
+        code_covariance: Their covariance (latent_dim, latent_dim).
 
     Raises:
         RangeError: The widths do not fit the size, or size is not a power of 2.
         ShapeError: x has another shape.
     """
+
+    code_mean: Tensor
+    code_covariance: Tensor
 
     def __init__(
         self,
@@ -365,6 +391,8 @@ class Encoder(nn.Module):
         widths: Sequence[int] = (32, 64, 128, 160),
     ) -> None:
         super().__init__()
+        self.register_buffer("code_mean", torch.zeros(latent_dim))
+        self.register_buffer("code_covariance", torch.eye(latent_dim))
         self.trunk = Trunk("Encoder", size, channels, widths)
         self.reduce = nn.Conv2d(widths[-1], 64, 1)
         self.out = nn.Linear(64 * 16, 2 * check_count("Encoder", "latent_dim", latent_dim))
@@ -378,6 +406,39 @@ class Encoder(nn.Module):
         code = self.out(F.leaky_relu(features, _SLOPE).flatten(1))
         mean, log_variance = code.to(self.out.weight.dtype).chunk(2, dim=1)
         return mean, log_variance.clamp(-10, 4)
+
+    @torch.no_grad()
+    def follow(self, codes: Tensor, share: float = _CODES_SHARE) -> None:
+        """Move mean and covariance by `share` towards those of some codes (N, latent_dim)."""
+        codes = codes.detach().to(self.code_mean.dtype)
+        self.code_mean.lerp_(codes.mean(dim=0), share)
+        centred = codes - self.code_mean
+        with torch.autocast(codes.device.type, enabled=False):
+            self.code_covariance.lerp_(centred.mT @ centred / len(codes), share)
+
+    @torch.no_grad()
+    def place(self, z: Tensor) -> Tensor:
+        """Give standard normal z (N, latent_dim) mean and covariance of the codes."""
+        with torch.autocast(z.device.type, enabled=False):
+            return self.code_mean + z @ self._root().mT
+
+    @torch.no_grad()
+    def standardise(self, mapping: Mapping) -> None:
+        """Change codes so that they have mean 0 and covariance 1, and let a mapping undo that."""
+        root, width = self._root(), len(self.code_mean)
+        mapping.shift.add_(mapping.factor @ self.code_mean)
+        mapping.factor.copy_(mapping.factor @ root)
+        weight, bias = self.out.weight[:width], self.out.bias[:width] - self.code_mean
+        weight.copy_(torch.linalg.solve_triangular(root, weight, upper=False))
+        bias = torch.linalg.solve_triangular(root, bias[:, None], upper=False)[:, 0]
+        self.out.bias[:width].copy_(bias)
+        self.code_mean.zero_()
+        self.code_covariance.copy_(torch.eye(width))
+
+    def _root(self) -> Tensor:
+        return torch.linalg.cholesky(
+            self.code_covariance + 1e-4 * torch.eye(len(self.code_mean)).to(self.code_mean)
+        )
 
 
 class ResidualDiscriminator(nn.Module):

@@ -345,8 +345,9 @@ class Latent(Prior):
         """Whether a descent on this device multiplies in bfloat16."""
         if self.precision != "auto":
             return self.precision == "bfloat16"
-        own = isinstance(self.generator, StyleGenerator | DCGANGenerator)
-        return own and self.tensors()[0].dtype == torch.float32 and has_matrix_units(device)
+        if not isinstance(self.generator, StyleGenerator | DCGANGenerator):
+            return False
+        return next(self.generator.parameters()).dtype == torch.float32 and has_matrix_units(device)
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:

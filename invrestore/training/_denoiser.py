@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -19,7 +19,7 @@ from invrestore.networks import DenoiserNetwork
 from invrestore.training._recipe import DenoiserRecipe, Recipe, Stage
 from invrestore.training._task import RecipeTask
 
-__all__ = ["DenoiserTask", "score_denoiser"]
+__all__ = ["DenoiserTask", "denoise_all", "mean_psnr", "score_denoiser"]
 
 
 class DenoiserTask(RecipeTask):
@@ -60,14 +60,6 @@ class DenoiserTask(RecipeTask):
             train, device=device, scales=recipe.scales, copies=recipe.copies, seed=recipe.seed
         )
         return cls(network, recipe, pool, [] if test is None else _test_images(test, network.channels))
-
-    def join(self, players: Mapping[str, nn.Module]) -> nn.Module:
-        """Return the denoiser."""
-        return players["denoiser"]
-
-    def split(self, network: nn.Module) -> dict[str, nn.Module]:
-        """Name the denoiser."""
-        return {"denoiser": network}
 
     def losses(
         self, players: Mapping[str, nn.Module], stage: Stage, rng: torch.Generator
@@ -125,12 +117,22 @@ def score_denoiser(network: nn.Module, images: Sequence[Tensor], sigma: float) -
         images: Clean images (1, C, H, W) in [0, 1].
         sigma: Noise level in [0, 1].
     """
-    total = 0.0
+    return mean_psnr(denoise_all(network, images, sigma), images)
+
+
+@torch.no_grad()
+def denoise_all(network: nn.Module, images: Sequence[Tensor], sigma: float) -> Iterator[Tensor]:
+    """Add noise of seed 0 to each of some images (1, C, H, W), not clipped, and denoise it."""
     for image in images:
         noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
-        with torch.no_grad():
-            denoised = network(image + sigma * noise, sigma)
-        rounded = (denoised.clamp(0, 1) * 255).round() / 255
+        yield network(image + sigma * noise, sigma)
+
+
+def mean_psnr(estimates: Iterable[Tensor], images: Sequence[Tensor]) -> float:
+    """Mean PSNR in dB of estimates after clamping and rounding to 8 bits."""
+    total = 0.0
+    for estimate, image in zip(estimates, images, strict=True):
+        rounded = (estimate.clamp(0, 1) * 255).round() / 255
         total -= 10 * float(torch.log10((rounded - image).square().mean()))
     return total / len(images)
 

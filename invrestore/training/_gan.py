@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from invrestore.data import ImagePool, read_squares
 from invrestore.errors import TrainingError
-from invrestore.networks import LatentModel, StyleGenerator
+from invrestore.networks import Encoder, LatentModel, StyleGenerator
 from invrestore.training._augment import Augment
 from invrestore.training._distances import RandomFeatures, kernel_distance, nearest_distances
 from invrestore.training._recipe import GanRecipe, GanStage, Recipe, Stage
@@ -88,13 +88,24 @@ class GanTask(RecipeTask):
         return cls(network, recipe, ImagePool(images, recipe.mirror), held_out)
 
     def join(self, players: Mapping[str, nn.Module]) -> LatentModel:
-        """Return the model with these players, and the mean of w measured anew."""
+        """Return a model of copies of these players, with the distributions of its codes and of w measured anew."""
         model = deepcopy(self.model).cpu()
         for name, player in players.items():
-            setattr(model, name, player)
+            setattr(model, name, deepcopy(player))
         if isinstance(model.generator, StyleGenerator):
+            if self.recipe.encoder == "joint":
+                self._measure_codes(cast(Encoder, model.encoder))
+                cast(Encoder, model.encoder).standardise(model.generator.mapping)
             model.generator.measure_w_mean()
         return model
+
+    @torch.no_grad()
+    def _measure_codes(self, encoder: Encoder) -> None:
+        """Give an encoder mean and covariance of its codes of all training images."""
+        images = torch.split(self.pool.images, _BATCH)
+        rng = torch.Generator().manual_seed(0)
+        codes = torch.cat([_draw(*encoder(part.cpu().float() / 255), rng) for part in images])
+        encoder.follow(codes, share=1.0)
 
     def split(self, network: nn.Module) -> dict[str, nn.Module]:
         """Take a model apart."""
@@ -117,6 +128,7 @@ class GanTask(RecipeTask):
         z = torch.randn((len(real) - len(encoded), self.model.latent_dim), device=real.device, generator=rng)
         if joint:
             code, divergence = self._encode(players, encoded, rng)
+            z = cast(Encoder, _plain(players["encoder"])).place(z)
         fake = players["generator"](torch.cat((code, z)) if joint else z)
         alter_real, alter_fake = self.augment.draw(real, rng), self.augment.draw(real, rng)
         seen = alter_real(real)
@@ -150,8 +162,8 @@ class GanTask(RecipeTask):
     ) -> tuple[Tensor, Tensor]:
         """Draw a code of each image; return it with the weighted divergence of the codes."""
         mean, log_variance = players["encoder"](x)
-        noise = torch.randn(mean.shape, device=mean.device, generator=rng)
-        code = mean + (0.5 * log_variance).exp() * noise
+        code = _draw(mean, log_variance, rng)
+        cast(Encoder, _plain(players["encoder"])).follow(code)
         return code, self.recipe.kl / x[0].numel() * kl_to_normal(mean, log_variance)
 
     def _similarity(self, x: Tensor, target: Tensor) -> Tensor:
@@ -238,6 +250,11 @@ class GanTask(RecipeTask):
                     rows += [x, self._rebuild(players, x)]
         sheet = torch.cat([torch.cat(list(row), dim=2) for row in rows], dim=1)
         return sheet.expand(3, -1, -1)
+
+
+def _draw(mean: Tensor, log_variance: Tensor, rng: torch.Generator) -> Tensor:
+    noise = torch.randn(mean.shape, device=mean.device, generator=rng)
+    return mean + (0.5 * log_variance).exp() * noise
 
 
 def _plain(module: nn.Module) -> nn.Module:

@@ -80,14 +80,6 @@ class HighLevelTask(RecipeTask):
         pool = LabelledPool(found.images, found.labels, device)
         return cls(network, recipe, pool, *read_tests(test, maps, network.classes, recipe.ignore))
 
-    def join(self, players: Mapping[str, nn.Module]) -> nn.Module:
-        """Return the network."""
-        return players["network"]
-
-    def split(self, network: nn.Module) -> dict[str, nn.Module]:
-        """Name the network."""
-        return {"network": network}
-
     def losses(
         self, players: Mapping[str, nn.Module], stage: Stage, rng: torch.Generator
     ) -> Iterator[tuple[str, Tensor]]:

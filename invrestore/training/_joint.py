@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from invrestore.data import LabelledPool, PatchPool, read_labelled
 from invrestore.errors import TrainingError
 from invrestore.networks import DenoiserNetwork
-from invrestore.training._denoiser import score_denoiser
+from invrestore.training._denoiser import denoise_all, mean_psnr
 from invrestore.training._high_level import load_high_level, read_tests
 from invrestore.training._high_level_recipe import JointRecipe
 from invrestore.training._label_scores import label_loss, score_labels
@@ -97,14 +97,6 @@ class JointTask(RecipeTask):
         spread = slice(None, None, max(1, len(images) // recipe.test_images))
         return cls(network, recipe, high_level, labelled, others, images[spread], labels[spread])
 
-    def join(self, players: Mapping[str, nn.Module]) -> nn.Module:
-        """Return the denoiser."""
-        return players["denoiser"]
-
-    def split(self, network: nn.Module) -> dict[str, nn.Module]:
-        """Name the denoiser."""
-        return {"denoiser": network}
-
     def losses(
         self, players: Mapping[str, nn.Module], stage: Stage, rng: torch.Generator
     ) -> Iterator[tuple[str, Tensor]]:
@@ -139,16 +131,13 @@ class JointTask(RecipeTask):
         """Return PSNR, and accuracy or mean intersection over union in percent, at each noise level."""
         if not self.test_images:
             return {}
-        denoiser, high_level = players["denoiser"], self.high_level.cpu()
+        denoiser, high_level = players["denoiser"], deepcopy(self.high_level).cpu()
         name = "miou" if self.labelled.maps else "top1"
         scores: dict[str, float] = {}
         for sigma in self.recipe.sigmas:
             level = round(255 * sigma)
-            scores[f"psnr_{level}"] = round(score_denoiser(denoiser, self.test_images, sigma), 3)
-            denoised = [
-                denoiser(x + sigma * torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), sigma)
-                for x in self.test_images
-            ]
+            denoised = list(denoise_all(denoiser, self.test_images, sigma))
+            scores[f"psnr_{level}"] = round(mean_psnr(denoised, self.test_images), 3)
             score = score_labels(high_level, denoised, self.test_labels, self.recipe.ignore)
             scores[f"{name}_{level}"] = round(score, 2)
         return scores

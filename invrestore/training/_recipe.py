@@ -174,7 +174,22 @@ class GanStage(Stage):
     adversarial: bool = True
 
 
-class GanRecipe(Recipe):
+class AdversarialRecipe(Recipe):
+    """Anything that is trained against a discriminator.
+
+    Attributes:
+        discriminator_optimizer: How the discriminator's parameters move; None: as the others do.
+    """
+
+    discriminator_optimizer: Optimizer | None = None
+
+    def optimizer_of(self, player: str) -> Optimizer:
+        """Return how the parameters of one player move."""
+        own = self.discriminator_optimizer if player == "discriminator" else None
+        return own or self.optimizer
+
+
+class GanRecipe(AdversarialRecipe):
     """A generator of images, with its discriminator and perhaps an encoder.
 
     The side of the images is the `patch` of the stages and reaches the architecture as `size`. Any power of 2

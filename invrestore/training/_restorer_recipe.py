@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from invrestore.errors import TrainingError
 from invrestore.training._degradations import Blurred, Degradation, Noisy
-from invrestore.training._recipe import Optimizer, Recipe, Stage
+from invrestore.training._recipe import AdversarialRecipe, Recipe, Stage
 
 __all__ = ["RestorerRecipe", "RestorerStage", "ablate"]
 
@@ -36,7 +36,7 @@ class RestorerStage(Stage):
     matching: float = Field(default=0.0, ge=0)
 
 
-class RestorerRecipe(Recipe):
+class RestorerRecipe(AdversarialRecipe):
     """A network that maps degraded images to restored ones, trained on damage made on the fly.
 
     Attributes:
@@ -56,7 +56,6 @@ class RestorerRecipe(Recipe):
             of the catalogue, or empty.
         perceptual_layers: Weights of its layers by name.
         perceptual_distance: "l1" or "mse".
-        discriminator_optimizer: How the discriminator's parameters move; None: as the network's.
         tests: Degradations with fixed numbers by name, for scores and the sample sheet.
         test_side: Side of the centre crops of the test images that are scored.
         test_images: Most test images that are scored.
@@ -80,7 +79,6 @@ class RestorerRecipe(Recipe):
     perceptual_network: str = ""
     perceptual_layers: dict[str, float] = Field(default_factory=dict)
     perceptual_distance: Literal["l1", "mse"] = "l1"
-    discriminator_optimizer: Optimizer | None = None
     tests: dict[str, Degradation] = Field(default_factory=dict)
     test_side: int = Field(default=128, ge=8)
     test_images: int = Field(default=24, ge=1)
@@ -89,11 +87,6 @@ class RestorerRecipe(Recipe):
     def adversarial(self) -> bool:
         """Whether a discriminator takes part in any stage."""
         return any(stage.adversarial > 0 for stage in self.stages)
-
-    def optimizer_of(self, player: str) -> Optimizer:
-        """Return how the parameters of one player move."""
-        own = self.discriminator_optimizer if player == "discriminator" else None
-        return own or self.optimizer
 
     @model_validator(mode="after")
     def _fits_together(self) -> RestorerRecipe:

@@ -166,6 +166,30 @@ def test_mean_of_w_is_followed_in_training_only() -> None:
     torch.testing.assert_close(generator.w_mean, exact, atol=0.03, rtol=0)
 
 
+def test_standardised_codes_have_unit_covariance_and_give_the_same_images(generator: StyleGenerator) -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(16, 3, generator.latent_dim, (4, 8)).double()
+    generator = generator.double()
+    x = torch.rand(64, 3, 16, 16, dtype=torch.float64)
+    with torch.no_grad():
+        codes = encoder(x)[0]
+        before = generator(codes)
+        encoder.follow(codes, share=1.0)
+        placed = encoder.place(torch.randn(50_000, generator.latent_dim, dtype=torch.float64))
+        torch.testing.assert_close(placed.mean(0), codes.mean(0), atol=0.05, rtol=0.05)
+        torch.testing.assert_close(placed.T.cov(), codes.T.cov(correction=0), atol=0.05, rtol=0.05)
+        encoder.standardise(generator.mapping)
+        codes = encoder(x)[0]
+        torch.testing.assert_close(generator(codes), before)
+        torch.testing.assert_close(codes.mean(0), torch.zeros_like(codes[0]))
+        torch.testing.assert_close(
+            codes.T.cov(correction=0), torch.eye(codes.shape[1]).to(codes), atol=0.02, rtol=0
+        )
+        # A second time changes nothing: the codes are standard now.
+        encoder.standardise(generator.mapping)
+        torch.testing.assert_close(encoder(x)[0], codes, atol=1e-3, rtol=1e-3)
+
+
 def test_minibatch_deviation_lets_the_batch_count() -> None:
     torch.manual_seed(0)
     network = ResidualDiscriminator(16, 3, (8, 8), minibatch_std=True)

@@ -2,6 +2,7 @@
 
 from invrestore.bench._degradations import Clutter, Hole
 from invrestore.bench._types import Protocol, Row, Suite, Task
+from invrestore.bench.suites._rows import FILLING
 from invrestore.bench.suites._sets import FACES_128, PHOTOS_128, TRAINING_FACES_128
 
 __all__ = ["SUITE"]
@@ -26,20 +27,7 @@ SUITE = Suite(
         "not; estimates are clamped and rounded to 8 bits; RGB PSNR, no border crop.",
     ),
     rows=(
-        *(
-            Row(name)
-            for name in (
-                "input",
-                "biharmonic",
-                "telea",
-                "navier-stokes",
-                "patchmatch",
-                "k-nn",
-                "tv",
-                "dictionary",
-                "low-rank",
-            )
-        ),
+        *FILLING,
         Row("cascade", fixed={"refine": True}),
         Row("xgan-block", fixed={"blind": True}),
         Row("denoiser"),

@@ -2,6 +2,7 @@
 
 from invrestore.bench._degradations import Hole
 from invrestore.bench._types import Protocol, Row, Suite, Task
+from invrestore.bench.suites._rows import FILLING
 from invrestore.bench.suites._sets import FACES_128, PHOTOS_128, TRAINING_FACES_128
 
 __all__ = ["SUITE"]
@@ -20,20 +21,7 @@ SUITE = Suite(
     tasks=(Task("hole", "64 x 64 hole", Hole(64)),),
     protocol=Protocol("Estimates are clamped and rounded to 8 bits; RGB PSNR and SSIM of the whole picture."),
     rows=(
-        *(
-            Row(name)
-            for name in (
-                "input",
-                "biharmonic",
-                "telea",
-                "navier-stokes",
-                "patchmatch",
-                "k-nn",
-                "tv",
-                "dictionary",
-                "low-rank",
-            )
-        ),
+        *FILLING,
         Row("xgan-block", fixed={"refine": True}),
         Row("cascade", fixed={"refine": True}),
         Row("denoiser"),
