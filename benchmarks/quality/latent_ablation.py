@@ -80,7 +80,11 @@ VARIANTS = (
     # By default none for a large hole, 100 steps elsewhere.
     Variant("adaptation", "without", {"adapt": 0}, tasks=("colour", "x4", "noise", "levels")),
     Variant("adaptation", "100 steps", {"adapt": 100}, tasks=("hole",)),
-    Variant("blending", "without", stage="consistent", tasks=("hole",)),
+    Variant("evidence", "1/8", {"evidence": 0.125}),
+    Variant("evidence", "1/2", {"evidence": 0.5}),
+    Variant("evidence", "2", {"evidence": 2.0}),
+    Variant("evidence", "8", {"evidence": 8.0}),
+    Variant("blending", "without", stage="consistent", tasks=("hole", "colour")),
     Variant("blending", "value", {"blend": "value"}, tasks=("colour",)),
     Variant("all that follows the search", "without", stage="raw"),
 )

@@ -420,7 +420,8 @@ class Encoder(nn.Module):
     def place(self, z: Tensor) -> Tensor:
         """Give standard normal z (N, latent_dim) mean and covariance of the codes."""
         with torch.autocast(z.device.type, enabled=False):
-            return self.code_mean + z @ self._root().mT
+            placed: Tensor = self.code_mean + z @ self._root().mT
+        return placed
 
     @torch.no_grad()
     def standardise(self, mapping: Mapping) -> None:
@@ -436,9 +437,9 @@ class Encoder(nn.Module):
         self.code_covariance.copy_(torch.eye(width))
 
     def _root(self) -> Tensor:
-        return torch.linalg.cholesky(
-            self.code_covariance + 1e-4 * torch.eye(len(self.code_mean)).to(self.code_mean)
-        )
+        floor = 1e-4 * torch.eye(len(self.code_mean)).to(self.code_mean)
+        root: Tensor = torch.linalg.cholesky(self.code_covariance + floor)
+        return root
 
 
 class ResidualDiscriminator(nn.Module):

@@ -2,7 +2,13 @@
 
 from invrestore.solvers._admm import ADMM
 from invrestore.solvers._base import Solver, State
-from invrestore.solvers._blend import back_project, importance_weights, poisson_blend, transplant_value
+from invrestore.solvers._blend import (
+    back_project,
+    importance_weights,
+    poisson_blend,
+    smooth_chroma,
+    transplant_value,
+)
 from invrestore.solvers._cg import CG
 from invrestore.solvers._diffpir import DiffPIR
 from invrestore.solvers._direct import Direct
@@ -42,5 +48,6 @@ __all__ = [
     "poisson_blend",
     "solve",
     "solvers_for",
+    "smooth_chroma",
     "transplant_value",
 ]

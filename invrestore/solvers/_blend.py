@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TypeGuard
+
 import torch
 import torch.nn.functional as F
 
@@ -9,10 +11,18 @@ from invrestore._checks import check_image
 from invrestore._types import Tensor
 from invrestore.errors import CapabilityError, ShapeError
 from invrestore.fidelity import Fidelity, Interval
-from invrestore.operators import JPEG, LinearOperator, Operator, Quantize, Value
+from invrestore.kernels import gaussian
+from invrestore.operators import JPEG, Blur, Grayscale, LinearOperator, Operator, Quantize, Value
 from invrestore.operators._linalg import conjugate_gradient
 
-__all__ = ["back_project", "importance_weights", "poisson_blend", "transplant_value"]
+__all__ = [
+    "back_project",
+    "importance_weights",
+    "poisson_blend",
+    "smooth_chroma",
+    "transplant_value",
+    "weighs_gray",
+]
 
 
 def importance_weights(mask: Tensor, window: int = 7) -> Tensor:
@@ -139,6 +149,38 @@ def transplant_value(x: Tensor, v: Tensor) -> Tensor:
     top = colour.amax(1, keepdim=True)
     shade = colour / torch.where(top > 0, top, 1.0)
     return torch.where(top > 0, shade, 1.0) * v
+
+
+def weighs_gray(operator: Operator) -> TypeGuard[Grayscale]:
+    """Whether an operator gives gray pictures a brightness: weighted channels whose weights do not cancel."""
+    return isinstance(operator, Grayscale) and float(torch.as_tensor(operator.weights).sum()) != 0
+
+
+def smooth_chroma(x: Tensor, y: Tensor, operator: Grayscale, width: float) -> Tensor:
+    """The measured luma with the colours of ``x``, after those were smoothed by a Gaussian.
+
+    Colours vary more slowly over natural images than luma does, and what a generator gets wrong varies fast. With the
+    weights w of the operator and their sum s, the colours c = x - w.x / s have luma 0, smoothed or not; the result
+    y / s + smoothed c therefore fits the measurement exactly.
+
+    Args:
+        x: Colours, (B, C, H, W).
+        y: Luma, (B, 1, H, W).
+        operator: The weights, whose sum must not be 0.
+        width: Standard deviation of the Gaussian in pixels, > 0. Edges are continued by their last pixel.
+
+    Shapes:
+        Returns: (B, C, H, W).
+
+    Example:
+        >>> from invrestore.operators import Grayscale
+        >>> x, y = torch.rand(1, 3, 8, 8), torch.rand(1, 1, 8, 8)
+        >>> torch.allclose(Grayscale()(smooth_chroma(x, y, Grayscale(), 2.0)), y, atol=1e-5)
+        True
+    """
+    total = operator(torch.ones_like(x[:1, :, :1, :1]))
+    chroma = x - operator(x) / total
+    return y / total + Blur(gaussian(width).to(x), padding="replicate")(chroma)
 
 
 def has_exact_step(operator: Operator, fidelity: Fidelity) -> bool:

@@ -17,6 +17,7 @@ from invrestore.operators import Grayscale, Mask, Value
 from invrestore.operators._select import depends_on_place, select
 from invrestore.priors import Capability, Latent
 from invrestore.solvers._base import Solver
+from invrestore.solvers._blend import weighs_gray
 from invrestore.solvers._descent import LBFGS, Adam, Nesterov, StepRule
 from invrestore.solvers._latent_adapt import adaptation_steps
 from invrestore.solvers._latent_descent import descend
@@ -85,6 +86,10 @@ class LatentSearch(Solver[LatentState]):
             )
         if prior.blend == "poisson" and not isinstance(problem.operator, Mask):
             raise self.refuse("a Mask for blend='poisson'", problem.operator.name)
+        if prior.blend == "chroma" and not weighs_gray(problem.operator):
+            raise self.refuse(
+                "Grayscale with weights whose sum is not 0 for blend='chroma'", problem.operator.name
+            )
         if prior.blend == "value" and not isinstance(problem.operator, Value | Grayscale):
             raise self.refuse("Grayscale or Value for blend='value'", problem.operator.name)
         with prior.frozen(), torch.enable_grad():

@@ -7,7 +7,14 @@ import torch
 from invrestore._types import Tensor
 from invrestore.fidelity import Interval
 from invrestore.operators import JPEG, Grayscale, Mask, Quantize, Value
-from invrestore.solvers._blend import back_project, has_exact_step, poisson_blend, transplant_value
+from invrestore.solvers._blend import (
+    back_project,
+    has_exact_step,
+    poisson_blend,
+    smooth_chroma,
+    transplant_value,
+    weighs_gray,
+)
 from invrestore.solvers._latent_adapt import adapt, adaptation_steps
 from invrestore.solvers._latent_objective import Group
 from invrestore.solvers._latent_spaces import Methods, Space
@@ -17,6 +24,9 @@ __all__ = ["finish"]
 
 _GOOD = 1.5
 """Restarts whose data loss is within this factor of the best one, or of the noise, count for the spread."""
+
+_COLOUR_WIDTH = 1 / 32
+"""Width of the Gaussian that smooths colours, in shares of the shorter side: 2 pixels of 64."""
 
 
 def finish(
@@ -39,6 +49,10 @@ def finish(
     if isinstance(operator, Mask) and (prior.blend == "poisson" or (prior.blend == "auto" and projects)):
         known = operator.project(generated, problem.y)
         x = stages["blended"] = poisson_blend(generated, known, operator.mask)
+    elif weighs_gray(operator) and (prior.blend == "chroma" or (prior.blend == "auto" and projects)):
+        x = stages["blended"] = smooth_chroma(
+            generated, problem.y, operator, _COLOUR_WIDTH * min(x.shape[-2:])
+        )
     elif isinstance(operator, Value | Grayscale) and prior.blend == "value":
         x = stages["blended"] = transplant_value(generated, problem.y)
     if watch.wants_images:

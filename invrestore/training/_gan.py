@@ -104,8 +104,11 @@ class GanTask(RecipeTask):
         """Give an encoder mean and covariance of its codes of all training images."""
         images = torch.split(self.pool.images, _BATCH)
         rng = torch.Generator().manual_seed(0)
-        codes = torch.cat([_draw(*encoder(part.cpu().float() / 255), rng) for part in images])
-        encoder.follow(codes, share=1.0)
+        codes = []
+        for part in images:
+            mean, log_variance = encoder(part.cpu().float() / 255)
+            codes.append(_draw(mean, log_variance, rng))
+        encoder.follow(torch.cat(codes), share=1.0)
 
     def split(self, network: nn.Module) -> dict[str, nn.Module]:
         """Take a model apart."""

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 import invrestore as ir
-from invrestore.solvers import back_project, importance_weights, poisson_blend, transplant_value
+from invrestore.solvers import (
+    back_project,
+    importance_weights,
+    poisson_blend,
+    smooth_chroma,
+    transplant_value,
+)
 
 
 def images(rng, *shape):
@@ -181,3 +187,15 @@ def test_wrong_call_is_refused(case):
     wrong, error, message = WRONG[case]
     with pytest.raises(error, match=message):
         wrong()
+
+
+def test_smoothed_colours_keep_any_measured_luma_and_constant_colours_stay(rng):
+    for weights in ((0.299, 0.587, 0.114), (1.0, 2.0, -0.5)):
+        A = ir.operators.Grayscale(weights)
+        x, y = (torch.rand(2, c, 9, 7, generator=rng, dtype=torch.float64) for c in (3, 1))
+        torch.testing.assert_close(A(smooth_chroma(x, y, A, 1.5)), y)
+    # The same colour everywhere is smooth already.
+    colour = torch.tensor([0.1, -0.2, 0.3], dtype=torch.float64).view(1, 3, 1, 1)
+    gray = x[:1, :1].expand(-1, 3, -1, -1)
+    A = ir.operators.Grayscale()
+    torch.testing.assert_close(smooth_chroma(gray + colour, A(gray + colour), A, 1.5), gray + colour)

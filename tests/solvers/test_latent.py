@@ -528,6 +528,17 @@ def test_brightness_is_transplanted_when_asked_for():
     torch.testing.assert_close(solution.x.amax(1, keepdim=True), y)
 
 
+def test_gray_pictures_get_smooth_colours_and_keep_their_luma():
+    A = ir.operators.Grayscale()
+    prior = Latent(relu_decoder(), latent_dim=4, adapt=0)
+    truth = torch.rand(1, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    solution = ir.solve(A(truth), A, prior, sigma=0.0, max_steps=40)
+    assert list(solution.stages) == ["raw", "consistent", "blended"]
+    torch.testing.assert_close(A(solution.x), A(truth))
+    rough, smooth = (solution.stages[name] - A(truth) for name in ("consistent", "blended"))
+    assert smooth.diff(dim=-1).abs().mean() < 0.5 * rough.diff(dim=-1).abs().mean()
+
+
 def test_adaptation_reaches_images_the_generator_cannot_make():
     A = ir.operators.Downsample(2)
     truth = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -780,6 +791,11 @@ WRONG = {
         call(plain(relu_decoder(), blend="poisson")),
         ir.CapabilityError,
         "a Mask",
+    ),
+    "colours without a gray picture": (
+        call(plain(relu_decoder(), blend="chroma")),
+        ir.CapabilityError,
+        "Grayscale",
     ),
     "transplant without a gray picture": (
         call(plain(relu_decoder(), blend="value")),
