@@ -46,8 +46,8 @@ __all__ = [
     "back_project",
     "importance_weights",
     "poisson_blend",
+    "smooth_chroma",
     "solve",
     "solvers_for",
-    "smooth_chroma",
     "transplant_value",
 ]
