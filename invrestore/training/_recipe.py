@@ -150,7 +150,8 @@ class DenoiserRecipe(Recipe):
         sigma: Range of noise levels in units of the image range. A pair of equal numbers trains one level.
         sigma_power: Levels are low + (high - low) u^power with u uniform; above 1 low levels are more
             frequent.
-        loss: "l1" or "mse", between the denoised and the clean image.
+        loss: "l1" or "mse", between the denoised and the clean image, or "log-mse": the mean over images of the
+            logarithm of their mean squared error, which is what PSNR measures, and which no noise level dominates.
         test_sigmas: Noise levels of the scores.
     """
 
@@ -158,7 +159,7 @@ class DenoiserRecipe(Recipe):
     architecture: str = "UNet"
     sigma: tuple[float, float] = (0.0, 75 / 255)
     sigma_power: float = Field(default=1.0, gt=0)
-    loss: Literal["l1", "mse"] = "l1"
+    loss: Literal["l1", "mse", "log-mse"] = "l1"
     test_folder: str = "cbsd68"
     test_sigmas: tuple[float, ...] = (15 / 255, 25 / 255, 50 / 255)
 

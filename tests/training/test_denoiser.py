@@ -59,6 +59,17 @@ def test_l1_loss_of_gaussian_noise_is_its_mean_deviation(pool: PatchPool, rng: t
     assert float(loss) == pytest.approx(0.1 * math.sqrt(2 / math.pi), rel=0.02)
 
 
+def test_log_mse_counts_ratios_of_errors_at_every_level(pool: PatchPool, rng: torch.Generator) -> None:
+    recorder = Recorder()
+    found = []
+    for sigma in (0.05, 0.2):
+        task = DenoiserTask(recorder, tiny_recipe(sigma=(sigma, sigma), loss="log-mse"), pool)
+        ((_, loss),) = task.losses({"denoiser": recorder}, Stage(patch=20, batch=64), rng)
+        assert float(loss) == pytest.approx(math.log(sigma**2), abs=0.02)
+        found.append(float(loss))
+    assert found[1] - found[0] == pytest.approx(math.log(16), abs=0.03)
+
+
 def test_levels_cover_their_range_and_favour_low_ones_on_request(
     pool: PatchPool, rng: torch.Generator
 ) -> None:
