@@ -133,8 +133,6 @@ def test_every_option_of_the_help_text_for_operators_names_the_catalogue(capsys)
 
 @pytest.mark.parametrize("example", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem)
 def test_examples_run_and_gain(example, monkeypatch, capsys, tmp_path):
-    if '"faces64"' in example.read_text() and "faces64" not in invrestore.priors.available():
-        pytest.skip("needs the weights of faces64")
     out = tmp_path / "x.png"
     monkeypatch.setattr(sys, "argv", [str(example), "--side", "48", "--out", str(out)])
     runpy.run_path(str(example), run_name="__main__")

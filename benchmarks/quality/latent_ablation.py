@@ -77,11 +77,10 @@ VARIANTS = (
     Variant("space", "w+, then layer 2", {"space": "w+", "layer": 2}),
     Variant("discriminator", "without", {"discriminator": None}),
     Variant("weights near holes", "without", {"importance": 0.0}, tasks=("hole",)),
-    # By default none for a large hole, 100 steps elsewhere.
-    Variant("adaptation", "without", {"adapt": 0}, tasks=("colour", "x4", "noise", "levels")),
-    Variant("adaptation", "100 steps", {"adapt": 100}, tasks=("hole",)),
+    # By default 100 steps for noisy and rounded data, none for exact linear ones.
+    Variant("adaptation", "without", {"adapt": 0}, tasks=("noise", "levels")),
+    Variant("adaptation", "100 steps", {"adapt": 100}, tasks=("hole", "colour", "x4")),
     Variant("evidence", "1/8", {"evidence": 0.125}),
-    Variant("evidence", "1/2", {"evidence": 0.5}),
     Variant("evidence", "2", {"evidence": 2.0}),
     Variant("evidence", "8", {"evidence": 8.0}),
     Variant("blending", "without", stage="consistent", tasks=("hole", "colour")),

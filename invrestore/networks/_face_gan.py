@@ -102,8 +102,8 @@ class StyleGenerator(nn.Module):
         Variational to Deterministic Autoencoders, for the density fitted to codes. Unlike the former: the 4x4
         array depends on w, so that an encoder can say what is where; no noise inputs, which would make a
         search for z noisy; features are convolved before they are doubled and end at half the image size;
-        scales are positive and biases come before the scaling of outputs; the sum of the images is squeezed
-        into [0, 1]; the rates of all layers are equal.
+        scales are positive and biases come before the scaling of outputs; the sum of the images is filtered, since
+        blocks of 2x2 pixels easily leave a checkerboard, and squeezed into [0, 1]; the rates of all layers are equal.
     """
 
     w_mean: Tensor
@@ -205,7 +205,7 @@ class Synthesis(nn.Module):
         x, image = self._begin(ws, scales) if features is None else features
         first = 0 if features is None else scale
         image = self._climb(ws, scales, x, image, first, self.num_layers // 2)[1]
-        return 0.5 + 0.5 * torch.tanh(image)
+        return 0.5 + 0.5 * torch.tanh(_without_checkerboard(image))
 
     def features(self, w: Tensor, scale: int) -> tuple[Tensor, Tensor]:
         """Return what a scale hands to the next one.
@@ -257,6 +257,11 @@ class Synthesis(nn.Module):
 
 def _doubled(x: Tensor) -> Tensor:
     return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
+def _without_checkerboard(x: Tensor) -> Tensor:
+    """Filter rows and columns by (1, 2, 1) / 4, which takes out what alternates from pixel to pixel."""
+    return F.avg_pool2d(F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 2, 1), 2, 1)
 
 
 class StyledConv(nn.Module):

@@ -21,9 +21,15 @@ _ADAPTATION = 100
 
 
 def adaptation_steps(prior: Latent, problem: Problem) -> int:
-    """As the prior says; by default none for large holes."""
+    """As the prior says; by default none for exact data of a linear operator other than a mask, nor for large holes.
+
+    Exact linear data are met by a projection anyway, and weights that are tuned on them spoil what they do not tell:
+    colours of a gray picture turn wherever luma leads them.
+    """
     if prior.adapt is not None:
         return prior.adapt
+    if problem.exact and problem.linear is not None and not isinstance(problem.operator, Mask):
+        return 0
     if isinstance(problem.operator, Mask):
         known = (problem.operator.mask != 0).to(problem.y.dtype)
         # For a missing pixel, the weight of the inverse mask is the share of known pixels around it.

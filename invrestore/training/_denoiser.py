@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -112,7 +112,11 @@ def _log_mse(x: Tensor, target: Tensor) -> Tensor:
 
 
 _NEGLIGIBLE = 1e-5
-_DISTANCES = {"l1": F.l1_loss, "mse": F.mse_loss, "log-mse": _log_mse}
+_DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "l1": F.l1_loss,
+    "mse": F.mse_loss,
+    "log-mse": _log_mse,
+}
 
 
 def score_denoiser(network: nn.Module, images: Sequence[Tensor], sigma: float) -> float:

@@ -72,7 +72,7 @@ class Synthesis(nn.Module):
 def plain(G, latent=4, **options):
     """A prior without post-processing, so that tests see the search itself."""
     settings = {"adapt": 0, "consistency": False, "blend": "none", "importance": 0.0}
-    settings |= {"restarts": 4, "candidates": 16}
+    settings |= {"restarts": 4, "candidates": 16, "evidence": 2.0}
     return Latent(G, latent_dim=latent, **settings | options)
 
 
