@@ -83,7 +83,7 @@ VARIANTS = (
     Variant("evidence", "1/8", {"evidence": 0.125}),
     Variant("evidence", "2", {"evidence": 2.0}),
     Variant("evidence", "8", {"evidence": 8.0}),
-    Variant("blending", "without", stage="consistent", tasks=("hole", "colour")),
+    Variant("blending", "without", stage="consistent", tasks=("hole", "colour", "x4")),
     Variant("blending", "value", {"blend": "value"}, tasks=("colour",)),
     Variant("all that follows the search", "without", stage="raw"),
 )

@@ -23,7 +23,7 @@ __all__ = ["Latent"]
 SPACES = ("auto", "z", "w", "w+")
 OPTIMISERS = ("adam", "nesterov", "lbfgs")
 DISTRIBUTIONS = ("normal", "uniform")
-BLENDS = ("auto", "none", "poisson", "chroma", "value")
+BLENDS = ("auto", "none", "poisson", "chroma", "detail", "value")
 _DIMENSION_NAMES = ("latent_dim", "z_dim", "nz")
 
 
@@ -90,8 +90,9 @@ class Latent(Prior):
         consistency: Put the data back at the end, where they are exact: x + A^+ (y - A x), or the nearest image in the
             interval of Quantize and JPEG.
         blend: "poisson": holes of a mask get the gradients of G(z) and meet the known pixels at their rims. "chroma":
-            a gray measurement gets the colours of G(z), smoothed. "value": its brightness is put into the colours of
-            G(z) as they are. "auto": the first for a mask, the second for ``Grayscale``, where data are exact.
+            a gray measurement gets the colours of G(z), smoothed. "detail": so does a reduced one with the detail of
+            G(z). "value": brightness is put into the colours of G(z) as they are. "auto": the first for a mask, the
+            second for ``Grayscale``, the third for ``Downsample``, where data are exact.
         chunk: Most images in one pass through the generator; None: 64 on a CPU, 512 on an accelerator.
         precision: "full" computes in the types of the networks. "bfloat16" lets generator and discriminator multiply
             in bfloat16 during the descent; the images that come out are made in full precision. "auto" does so for the

@@ -13,7 +13,7 @@ from invrestore._checks import check_count, check_finite, check_tensor
 from invrestore._types import Tensor
 from invrestore.errors import RangeError, ShapeError
 from invrestore.fidelity import L1, L2, Huber, Interval, Weighted
-from invrestore.operators import Grayscale, Mask, Value
+from invrestore.operators import Downsample, Grayscale, Mask, Value
 from invrestore.operators._select import depends_on_place, select
 from invrestore.priors import Capability, Latent
 from invrestore.solvers._base import Solver
@@ -90,6 +90,8 @@ class LatentSearch(Solver[LatentState]):
             raise self.refuse(
                 "Grayscale with weights whose sum is not 0 for blend='chroma'", problem.operator.name
             )
+        if prior.blend == "detail" and not isinstance(problem.operator, Downsample):
+            raise self.refuse("a Downsample for blend='detail'", problem.operator.name)
         if prior.blend == "value" and not isinstance(problem.operator, Value | Grayscale):
             raise self.refuse("Grayscale or Value for blend='value'", problem.operator.name)
         with prior.frozen(), torch.enable_grad():

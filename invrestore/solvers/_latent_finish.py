@@ -6,7 +6,8 @@ import torch
 
 from invrestore._types import Tensor
 from invrestore.fidelity import Interval
-from invrestore.operators import JPEG, Grayscale, Mask, Quantize, Value
+from invrestore.kernels import gaussian
+from invrestore.operators import JPEG, Blur, Downsample, Grayscale, Mask, Quantize, Value
 from invrestore.solvers._blend import (
     back_project,
     has_exact_step,
@@ -27,6 +28,9 @@ _GOOD = 1.5
 
 _COLOUR_WIDTH = 1 / 32
 """Width of the Gaussian that smooths colours, in shares of the shorter side: 2 pixels of 64."""
+
+_DETAIL_WIDTH = 1 / 4
+"""Width of the Gaussian that smooths detail a measurement does not show, in its pixels: 1 pixel at x4."""
 
 
 def finish(
@@ -53,6 +57,11 @@ def finish(
         x = stages["blended"] = smooth_chroma(
             generated, problem.y, operator, _COLOUR_WIDTH * min(x.shape[-2:])
         )
+    elif isinstance(operator, Downsample) and (
+        prior.blend == "detail" or (prior.blend == "auto" and projects)
+    ):
+        smooth = Blur(gaussian(_DETAIL_WIDTH * operator.factor).to(generated), padding="replicate")
+        x = stages["blended"] = operator.project(smooth(generated), problem.y)
     elif isinstance(operator, Value | Grayscale) and prior.blend == "value":
         x = stages["blended"] = transplant_value(generated, problem.y)
     if watch.wants_images:

@@ -491,7 +491,7 @@ def test_exact_data_hold_exactly_in_the_answer_and_every_stage_is_kept(mask):
     )
     down = ir.operators.Downsample(2)
     solution = ir.solve(down(truth), down, prior, sigma=0.0, max_steps=40)
-    assert list(solution.stages) == ["raw", "adapted", "consistent"]
+    assert list(solution.stages) == ["raw", "adapted", "consistent", "blended"]
     torch.testing.assert_close(down(solution.x), down(truth), rtol=0, atol=1e-9)
 
 
@@ -796,6 +796,11 @@ WRONG = {
         call(plain(relu_decoder(), blend="chroma")),
         ir.CapabilityError,
         "Grayscale",
+    ),
+    "detail without a reduced picture": (
+        call(plain(relu_decoder(), blend="detail")),
+        ir.CapabilityError,
+        "a Downsample",
     ),
     "transplant without a gray picture": (
         call(plain(relu_decoder(), blend="value")),
