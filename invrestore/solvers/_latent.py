@@ -206,7 +206,8 @@ class LatentSearch(Solver[LatentState]):
         with prior.frozen(), torch.no_grad():
             spaces = spaces_of(prior)
             path, tuning = ", then ".join(s.name for s in spaces), adaptation_steps(prior, problem)
-            note(notes, f"search: {path}, {count} restart(s), up to {tuning} steps of adaptation.")
+            tuned = f"up to {tuning} steps of adaptation" if tuning else "no adaptation"
+            note(notes, f"search: {path}, {count} restart(s), {tuned}.")
             init = _checked_init(init, prior, problem)
             z = prior.sample(max(prior.candidates, count), rng, like=problem.y)
             table = Table.of(spaces[0], z, chunk)
