@@ -135,7 +135,7 @@ class GanTask(RecipeTask):
         fake = players["generator"](torch.cat((code, z)) if joint else z)
         alter_real, alter_fake = self.augment.draw(real, rng), self.augment.draw(real, rng)
         seen = alter_real(real)
-        # One pass for each kind, as the generator will be judged: batch normalisation of a mixture would tell them apart.
+        # A pass for each kind, as the generator will be judged: batch normalisation would tell a mixture apart.
         loss = self.loss.discriminator(discriminator(seen), discriminator(alter_fake(fake.detach())))
         yield "discriminator", loss + self._penalty(discriminator, seen, alter_fake(fake.detach()))
 

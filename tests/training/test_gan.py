@@ -180,11 +180,11 @@ def test_discriminator_sees_real_and_generated_pictures_altered(monkeypatch: pyt
     task.model.discriminator.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].detach()))
     task.pool.images = torch.full_like(task.pool.images, 255)
     list(task.losses(task.players, settings.stages[-1], torch.Generator().manual_seed(0)))
-    both, fake = seen
-    assert both.shape == (16, 3, 16, 16)
-    assert all((image == 0).any() for image in both[:8])
-    assert not both[:8].all(dim=0).all(), "each picture has a hole of its own"
-    torch.testing.assert_close(both[8:], fake, msg="one draw serves both updates")
+    real, fake, again = seen
+    assert real.shape == (8, 3, 16, 16), "batch normalisation must not see a mixture of real and generated"
+    assert all((image == 0).any() for image in real)
+    assert not real.all(dim=0).all(), "each picture has a hole of its own"
+    torch.testing.assert_close(fake, again, msg="one draw serves both updates")
 
 
 @pytest.mark.parametrize("kind", ["joint", "plain"])
