@@ -52,6 +52,9 @@ def bench(
         ),
     ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that work at the same time.")] = 1,
+    report_only: Annotated[
+        bool, typer.Option("--report-only", help="Run nothing; report what the run folder holds.")
+    ] = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -102,8 +105,10 @@ def bench(
         peers=None if peers is None else peers.resolve(),
     )
     _claim(folder, suite)
-    with _bar(len(plan.units), quiet) as watch:
-        failures = engine.run(plan, jobs=jobs, watch=watch)
+    failures = []
+    if not report_only:
+        with _bar(len(plan.units), quiet) as watch:
+            failures = engine.run(plan, jobs=jobs, watch=watch)
     results = engine.collect(plan)
     files = engine.write_report(results, folder)
     if not quiet:

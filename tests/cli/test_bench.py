@@ -34,6 +34,16 @@ def test_run_and_run_again(bench, tmp_path, capsys):
     assert json.loads((tmp_path / "run" / "results.json").read_text())["suite"] == "small"
 
 
+def test_report_only_runs_nothing_and_shows_what_is_there(bench, tmp_path, capsys):
+    assert bench("--limit", "2", "--methods", "shrink") == 0
+    records = sorted((tmp_path / "run").glob("records/**/*.json"))
+    assert bench("--limit", "2", "--report-only") == 0
+    assert sorted((tmp_path / "run").glob("records/**/*.json")) == records
+    scores = (tmp_path / "run" / "scores.csv").read_text()
+    assert "shrink" in scores
+    assert "constant" not in scores
+
+
 def test_methods_and_tasks(bench, tmp_path):
     assert bench("--methods", "constant", "--tasks", "hole,noise-1") == 0
     lines = (tmp_path / "run" / "scores.csv").read_text()
