@@ -63,9 +63,9 @@ def test_rows_are_those_the_prior_offers():
 def test_scores_hold_every_stage_of_one_search():
     clean = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     found = ablation.scores_of(faces_prior(), ablation.SUITE.task("x4"), clean, (0, 1))
-    assert {"answer", "raw", "adapted", "consistent", "seconds"} <= set(found)
+    assert {"answer", "raw", "adapted", "consistent", "blended", "seconds"} <= set(found)
     assert len(found["answer"]["psnr"]) == 2
-    assert found["answer"] == found["consistent"]
+    assert found["answer"] == found["blended"]
     assert sum(found["consistent"]["psnr"]) > sum(found["raw"]["psnr"])
 
 
