@@ -67,7 +67,8 @@ class Latent(Prior):
             k = max(1, n / (evidence d)) share one. Noise is white, the errors of a generator are not.
         importance: Share a in [0, 1] of the weights W = 1 - a + a W_i that count pixels near holes, for masks: W_i is
             the share of holes in the 7x7 pixels around. 1 leaves out pixels far from holes; 0 is off.
-        space: "z", "w", "w+" or "auto": the last of these that the generator offers. "w+" passes through "w".
+        space: "z", "w", "w+" or "auto": the last of these that the generator offers, but "w" at most for gray
+            measurements, which say nothing of colours. "w+" passes through "w".
         layer: After that, also search the output of this many modules (or layers) of the generator; None: do not.
         layer_radius: How far that output may move, relative to its norm.
         layer_spread: Standard deviation of the w of one layer about their mean, in "w+", relative to that of w.

@@ -204,7 +204,7 @@ class LatentSearch(Solver[LatentState]):
         each = problem.batch if together else max(1, chunk // count)
         watch = Watch(problem.batch, truth, callback, progress, limit)
         with prior.frozen(), torch.no_grad():
-            spaces = spaces_of(prior)
+            spaces = spaces_of(prior, problem.operator)
             path, tuning = ", then ".join(s.name for s in spaces), adaptation_steps(prior, problem)
             tuned = f"up to {tuning} steps of adaptation" if tuning else "no adaptation"
             note(notes, f"search: {path}, {count} restart(s), {tuned}.")

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from invrestore._types import Tensor
+from invrestore.operators import Grayscale, Operator, Value
 from invrestore.priors import Latent
 
 __all__ = ["Call", "Codes", "Layer", "Methods", "Space", "W", "WPlus", "Z", "spaces_of"]
@@ -255,12 +256,14 @@ class Layer(Space):
         return codes.code.new_zeros(codes.code.shape[0])
 
 
-def spaces_of(prior: Latent) -> list[Space]:
+def spaces_of(prior: Latent, operator: Operator) -> list[Space]:
     """The spaces a search passes through, each starting where the one before ended."""
     call = Methods(prior.generator)
     space = prior.space
     if space == "auto":
-        plus = isinstance(getattr(prior.generator, "num_layers", None), int)
+        # A gray picture says nothing of colours, which layers with styles of their own would turn at will.
+        gray = isinstance(operator, Grayscale | Value)
+        plus = isinstance(getattr(prior.generator, "num_layers", None), int) and not gray
         space = ("w+" if plus else "w") if prior.has_styles else "z"
     spaces: list[Space] = []
     if space == "z":

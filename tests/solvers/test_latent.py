@@ -430,6 +430,14 @@ def test_the_encoder_gives_a_start_and_looks_again_at_its_reconstruction(mask):
     assert float(whole.losses.max()) < 1e-12
 
 
+def test_styles_of_layers_are_left_alone_where_colours_are_not_measured():
+    prior = plain(Styled(), latent=3)
+    x = prior.generate(latents(1, 3))
+    for A, path in ((ir.operators.Grayscale(), "w, 4"), (ir.operators.Downsample(2), "w, then w+, 4")):
+        choices = ir.solve(A(x), A, prior, sigma=0.0, max_steps=20).choices
+        assert any(f"search: {path} restart" in choice for choice in choices)
+
+
 @pytest.mark.parametrize("space", ["z", "w", "w+", "auto"])
 def test_styles_are_searched_where_the_generator_has_them(space, mask):
     prior = plain(Styled(), latent=3, space=space, restarts=6)
