@@ -81,6 +81,7 @@ VARIANTS = (
     Variant("adaptation", "without", {"adapt": 0}, tasks=("noise", "levels")),
     Variant("adaptation", "100 steps", {"adapt": 100}, tasks=("hole", "colour", "x4")),
     Variant("evidence", "1/8", {"evidence": 0.125}),
+    Variant("evidence", "1/2", {"evidence": 0.5}),
     Variant("evidence", "2", {"evidence": 2.0}),
     Variant("evidence", "8", {"evidence": 8.0}),
     Variant("blending", "without", stage="consistent", tasks=("hole", "colour", "x4")),

@@ -64,7 +64,8 @@ class Latent(Prior):
             s + k max(m - s, 0) with the noise s (sigma^2 for L2) and the mean misfit m: what the generator cannot
             explain counts as noise of a size found from the data, of which k samples are alike (see ``evidence``).
         evidence: Independent errors a generator is taken to make, for each latent dimension: of n samples,
-            k = max(1, n / (evidence d)) share one. Noise is white, the errors of a generator are not.
+            k = max(1, n / (evidence d)) share one. Noise is white, the errors of a generator are not. None: 2 for
+            ``Downsample``, whose samples are means of many pixels, 0.2 for gray data, 0.5 for others.
         importance: Share a in [0, 1] of the weights W = 1 - a + a W_i that count pixels near holes, for masks: W_i is
             the share of holes in the 7x7 pixels around. 1 leaves out pixels far from holes; 0 is off.
         space: "z", "w", "w+" or "auto": the last of these that the generator offers, but "w" at most for gray
@@ -136,7 +137,7 @@ class Latent(Prior):
     distribution: str = dataclasses.field(default="normal", kw_only=True)
     discriminator_output: str = dataclasses.field(default="logit", kw_only=True)
     discriminator_weight: float = dataclasses.field(default=1.0, kw_only=True)
-    evidence: float = dataclasses.field(default=0.5, kw_only=True)
+    evidence: float | None = dataclasses.field(default=None, kw_only=True)
     importance: float = dataclasses.field(default=0.9, kw_only=True)
     space: str = dataclasses.field(default="auto", kw_only=True)
     layer: int | None = dataclasses.field(default=None, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 
 from invrestore._types import Tensor
 from invrestore.fidelity import L1, Fidelity, Interval
-from invrestore.operators import Mask, Operator
+from invrestore.operators import Downsample, Grayscale, Mask, Operator, Value
 from invrestore.operators._select import depends_on_place, select
 from invrestore.priors import Latent
 from invrestore.solvers._blend import importance_weights
@@ -20,6 +20,13 @@ __all__ = ["EIGHT_BITS", "Evaluation", "Group", "Part"]
 
 EIGHT_BITS = 1 / (255 * math.sqrt(12))
 """Rounding error of 8-bit data: no measurement is taken to be more exact than that."""
+
+
+_EVIDENCE = 0.5
+_EVIDENCE_OF_MEANS = 2.0
+"""Samples that are means of many pixels share fewer errors."""
+_EVIDENCE_OF_GRAY = 0.2
+"""Where colours are to be found, luma must not lead far from what the generator finds likely."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,7 +120,7 @@ class Group:
         lam = self.prior.lam
         if lam is not None:
             lam = torch.as_tensor(lam, dtype=problem.y.dtype, device=problem.y.device).expand(batch)[items]
-        alike = (count / (self.prior.evidence * self.prior.latent_size)).clamp_min(1.0)
+        alike = (count / (self._evidence() * self.prior.latent_size)).clamp_min(1.0)
         return Part(
             operator,
             select(problem.fidelity, items, batch, problem.y.ndim),
@@ -125,6 +132,15 @@ class Group:
             lam,
             batch if self.lockstep else 0,
         )
+
+    def _evidence(self) -> float:
+        """Independent errors for each latent dimension: given, or by what the samples are."""
+        if self.prior.evidence is not None:
+            return self.prior.evidence
+        operator = self.problem.operator
+        if isinstance(operator, Downsample):
+            return _EVIDENCE_OF_MEANS
+        return _EVIDENCE_OF_GRAY if isinstance(operator, Grayscale | Value) else _EVIDENCE
 
     def _weights(self) -> tuple[Tensor | None, Tensor]:
         """Importance of each sample, None for 1, and the effective number of samples of each image, (b,)."""
