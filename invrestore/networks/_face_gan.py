@@ -72,10 +72,9 @@ class StyleGenerator(nn.Module):
     """Style-modulated generator without noise inputs: z -> w -> image, deterministic.
 
     A mapping of fully connected layers turns z, placed where the encoder's codes of real images lie and brought to
-    length sqrt(latent_dim), into w. From a 4x4 array
-    on, a learnt one plus a linear function of w, every 3x3 convolution scales its input channels by a
-    function of its own w and its output channels to unit variance. Every scale paints an image of twice its
-    size, 2x2 pixels at each position; these are summed.
+    length sqrt(latent_dim), into w. From a 4x4 array on, a learnt one plus a linear function of w, every 3x3
+    convolution scales its input channels by a function of its own w and its output channels to unit variance. Every
+    scale paints an image of twice its size, 2x2 pixels at each position; these are summed.
 
     Args:
         size: Side of the images in pixels, a power of 2.
@@ -443,7 +442,8 @@ class Encoder(nn.Module):
 
     def _root(self) -> Tensor:
         floor = 1e-4 * torch.eye(len(self.code_mean)).to(self.code_mean)
-        root: Tensor = torch.linalg.cholesky(self.code_covariance + floor)
+        # Unchecked, so that a device need not report back in every step; the training loop refuses what is not finite.
+        root: Tensor = torch.linalg.cholesky_ex(self.code_covariance + floor).L
         return root
 
 

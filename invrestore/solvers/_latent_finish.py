@@ -8,6 +8,7 @@ from invrestore._types import Tensor
 from invrestore.fidelity import Interval
 from invrestore.kernels import gaussian
 from invrestore.operators import JPEG, Blur, Downsample, Grayscale, Mask, Quantize, Value
+from invrestore.priors import Latent
 from invrestore.solvers._blend import (
     back_project,
     has_exact_step,
@@ -20,6 +21,7 @@ from invrestore.solvers._latent_adapt import adapt, adaptation_steps
 from invrestore.solvers._latent_objective import Group
 from invrestore.solvers._latent_spaces import Methods, Space
 from invrestore.solvers._latent_state import Items, LatentState, Watch
+from invrestore.solvers._problem import Problem
 
 __all__ = ["finish"]
 
@@ -50,20 +52,9 @@ def finish(
     if projects:
         x = stages["consistent"] = back_project(x, problem.y, problem.operator, problem.fidelity)
     operator = problem.operator
-    if isinstance(operator, Mask) and (prior.blend == "poisson" or (prior.blend == "auto" and projects)):
-        known = operator.project(generated, problem.y)
-        x = stages["blended"] = poisson_blend(generated, known, operator.mask)
-    elif weighs_gray(operator) and (prior.blend == "chroma" or (prior.blend == "auto" and projects)):
-        x = stages["blended"] = smooth_chroma(
-            generated, problem.y, operator, _COLOUR_WIDTH * min(x.shape[-2:])
-        )
-    elif isinstance(operator, Downsample) and (
-        prior.blend == "detail" or (prior.blend == "auto" and projects)
-    ):
-        smooth = Blur(gaussian(_DETAIL_WIDTH * operator.factor).to(generated), padding="replicate")
-        x = stages["blended"] = operator.project(smooth(generated), problem.y)
-    elif isinstance(operator, Value | Grayscale) and prior.blend == "value":
-        x = stages["blended"] = transplant_value(generated, problem.y)
+    blended = _blended(prior, problem, generated, projects)
+    if blended is not None:
+        x = stages["blended"] = blended
     if watch.wants_images:
         for image in list(stages.values())[1:]:
             limit += 1
@@ -78,3 +69,25 @@ def finish(
     spread = ((good * (each - mean).square()).sum(0) / good.sum(0)).sqrt()
     empty = x.new_zeros(group.size, 0)
     return LatentState(x, empty, empty.sum(1), losses.T.contiguous(), stages, spread)
+
+
+def _blended(prior: Latent, problem: Problem, x: Tensor, projects: bool) -> Tensor | None:
+    """Generated images blended with the data as the prior says, None if not at all.
+
+    "auto" is the way of the operator where the data were exact enough to be put back.
+    """
+    operator, y = problem.operator, problem.y
+
+    def asked(way: str) -> bool:
+        return prior.blend == way or (prior.blend == "auto" and projects)
+
+    if isinstance(operator, Mask) and asked("poisson"):
+        return poisson_blend(x, operator.project(x, y), operator.mask)
+    if weighs_gray(operator) and asked("chroma"):
+        return smooth_chroma(x, y, operator, _COLOUR_WIDTH * min(x.shape[-2:]))
+    if isinstance(operator, Downsample) and asked("detail"):
+        smooth = Blur(gaussian(_DETAIL_WIDTH * operator.factor).to(x), padding="replicate")
+        return operator.project(smooth(x), y)
+    if isinstance(operator, Value | Grayscale) and prior.blend == "value":
+        return transplant_value(x, y)
+    return None

@@ -21,7 +21,6 @@ __all__ = ["EIGHT_BITS", "Evaluation", "Group", "Part"]
 EIGHT_BITS = 1 / (255 * math.sqrt(12))
 """Rounding error of 8-bit data: no measurement is taken to be more exact than that."""
 
-
 _EVIDENCE = 0.5
 _EVIDENCE_OF_MEANS = 2.0
 """Samples that are means of many pixels share fewer errors."""

@@ -51,6 +51,21 @@ _FACE_LICENCE = (
     "Weights: as the package. Training images: Labeled Faces in the Wild, deep-funneled (no licence stated; "
     "press photographs of real people, for research; biased in age, sex and origin)."
 )
+_FACES_CPU: dict[str, Any] = {
+    "checkpoint": "faces64",
+    # One layer: an encoder's codes pass a deeper mapping badly.
+    "arguments": {"mapping_layers": 1},
+    "sources": _FACES,
+    "kl": 2.0,
+    "features": 0.4,
+    "reconstruction": 4.0,
+    "encoded": 0.75,
+    "adversarial": 0.1,
+    "r1": 0.05,
+    "penalised": 2,
+    "licence": _FACE_LICENCE,
+    "reference": _STYLEGAN,
+}
 
 _SCENES6, _CAMVID = "highlevel/scenes6.zip", "highlevel/camvid"
 _SCENE_CLASSES = ["buildings", "forest", "glacier", "mountain", "sea", "street"]
@@ -216,10 +231,6 @@ _ALL: tuple[Recipe, ...] = (
     ),
     GanRecipe(
         name="faces64-cpu",
-        checkpoint="faces64",
-        # One layer: an encoder's codes pass a deeper mapping badly.
-        arguments={"mapping_layers": 1},
-        sources=_FACES,
         stages=(
             GanStage(until=0.6, patch=64, batch=32, adversarial=False),
             GanStage(patch=64, batch=32),
@@ -227,37 +238,18 @@ _ALL: tuple[Recipe, ...] = (
         optimizer=Optimizer(kind="adamw", lr=6e-4, betas=(0.5, 0.99), warmup=200, clip_norm=2.0),
         # It begins when the rate has fallen by half, against a generator that has learnt for long.
         discriminator_optimizer=Optimizer(kind="adamw", lr=2e-3, betas=(0.5, 0.99), clip_norm=2.0),
-        kl=2.0,
-        features=0.4,
-        reconstruction=4.0,
-        encoded=0.75,
-        adversarial=0.1,
-        r1=0.05,
-        penalised=2,
         minutes=80,
-        licence=_FACE_LICENCE,
-        reference=_STYLEGAN,
+        **_FACES_CPU,
     ),
     GanRecipe(
         name="faces64-last-cpu",
-        checkpoint="faces64",
-        arguments={"mapping_layers": 1},
         start="faces64",
         seed=1,
-        sources=_FACES,
         stages=(GanStage(patch=64, batch=32),),
         optimizer=Optimizer(kind="adamw", lr=2e-4, betas=(0.5, 0.99), warmup=200, clip_norm=2.0),
         discriminator_optimizer=Optimizer(kind="adamw", lr=6e-4, betas=(0.5, 0.99), clip_norm=2.0),
-        kl=2.0,
-        features=0.4,
-        reconstruction=4.0,
-        encoded=0.75,
-        adversarial=0.1,
-        r1=0.05,
-        penalised=2,
         minutes=15,
-        licence=_FACE_LICENCE,
-        reference=_STYLEGAN,
+        **_FACES_CPU,
     ),
     GanRecipe(
         name="faces64",

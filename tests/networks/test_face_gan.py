@@ -101,7 +101,7 @@ def test_generator_is_deterministic(generator: StyleGenerator) -> None:
     assert torch.equal(generator(z), generator(z))
 
 
-def test_length_of_z_does_not_matter(generator: StyleGenerator) -> None:
+def test_length_of_a_code_does_not_matter(generator: StyleGenerator) -> None:
     z = torch.randn(2, 8)
     torch.testing.assert_close(generator(5 * z), generator(z))
 
