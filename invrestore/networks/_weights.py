@@ -1,13 +1,15 @@
 """The catalogue of trained weights: what each file is, where it comes from, and how it is loaded safely.
 
 A checkpoint is two files beside each other in `networks/weights/`: `NAME.safetensors` with half-precision
-tensors and `NAME.json`, its card. Neither can run code when it is read.
+tensors and `NAME.json`, its card. Neither can run code when it is read. A folder named by the environment
+variable INVRESTORE_WEIGHTS adds the checkpoints of one's own trainings, under names that the package does not have.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -94,10 +96,12 @@ class Card:
 
 
 def available() -> list[str]:
-    """Names of the checkpoints in the package, sorted."""
-    return sorted(
-        entry.name.removesuffix(".json") for entry in _folder().iterdir() if entry.name.endswith(".json")
-    )
+    """Names of the checkpoints in the package and in the folder INVRESTORE_WEIGHTS, sorted.
+
+    Raises:
+        WeightsError: INVRESTORE_WEIGHTS is no folder, or holds a name that the package has as well.
+    """
+    return sorted(_places())
 
 
 def card(name: str) -> Card:
@@ -107,18 +111,16 @@ def card(name: str) -> Card:
         UnknownNameError: There is no checkpoint of this name; the nearest names are suggested.
         WeightsError: The card is damaged.
     """
-    if name not in available():
-        raise UnknownNameError.suggest("networks.card", "checkpoint", name, available())
-    return _read_card(_folder() / f"{name}.json")
+    return _read_card(_place("networks.card", name) / f"{name}.json")
 
 
 def load(
     name: str, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
 ) -> nn.Module:
-    """Load a trained network from the package, ready for use: evaluation mode, no gradients of weights.
+    """Load a trained network by name, ready for use: evaluation mode, no gradients of weights.
 
     Args:
-        name: One of :func:`available`.
+        name: One of :func:`available`: in the package, or in the folder INVRESTORE_WEIGHTS.
         device: Where to put it; None for the CPU.
         dtype: Type of its weights and computations, torch.float32 by default. torch.bfloat16 is several times
             faster on processors and accelerators with matrix units; a denoiser then rounds its noise estimate
@@ -128,10 +130,8 @@ def load(
         UnknownNameError: There is no checkpoint of this name; the nearest names are suggested.
         WeightsError: The file or its card is missing, damaged or belongs to another network.
     """
-    if name not in available():
-        raise UnknownNameError.suggest("networks.load", "checkpoint", name, available())
-    folder = _folder()
-    return _assemble(folder / f"{name}.safetensors", card(name), device, dtype)
+    folder = _place("networks.load", name)
+    return _assemble(folder / f"{name}.safetensors", _read_card(folder / f"{name}.json"), device, dtype)
 
 
 def load_file(
@@ -195,8 +195,48 @@ def build(details: Card) -> nn.Module:
         ) from error
 
 
-def _folder() -> Traversable:
-    return resources.files("invrestore.networks").joinpath("weights")
+def _places() -> dict[str, Traversable]:
+    """The folder of each checkpoint."""
+    package = resources.files("invrestore.networks").joinpath("weights")
+    found = dict.fromkeys(_names(package), package)
+    own = os.environ.get("INVRESTORE_WEIGHTS")
+    if own is None:
+        return found
+    folder = Path(own)
+    if not folder.is_dir():
+        raise WeightsError(
+            "INVRESTORE_WEIGHTS",
+            expected="a folder of NAME.safetensors with NAME.json beside each",
+            found=own,
+            remedy="Correct or unset the environment variable.",
+        )
+    names = _names(folder)
+    if shared := sorted(found.keys() & names):
+        raise WeightsError(
+            "INVRESTORE_WEIGHTS",
+            expected="names that the package does not have",
+            found=", ".join(shared),
+            remedy="Give the two files of each another name.",
+        )
+    return found | dict.fromkeys(names, folder)
+
+
+def _names(folder: Traversable) -> set[str]:
+    """Names of the checkpoints in a folder: those with a card beside them."""
+    files = {entry.name for entry in folder.iterdir()}
+    return {
+        file.removesuffix(".json")
+        for file in files
+        if file.endswith(".json") and f"{file.removesuffix('.json')}.safetensors" in files
+    }
+
+
+def _place(where: str, name: str) -> Traversable:
+    """The folder of one checkpoint."""
+    places = _places()
+    if name not in places:
+        raise UnknownNameError.suggest(where, "checkpoint", name, sorted(places))
+    return places[name]
 
 
 def _read_card(path: Traversable) -> Card:

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 
-from invrestore._checks import check_shape, check_step, check_tensor, expand
+from invrestore._checks import (
+    check_batch_tensor,
+    check_nonnegative,
+    check_shape,
+    check_step,
+    check_tensor,
+    expand,
+)
 from invrestore._types import PerImage, Shape, Tensor
 from invrestore.errors import CapabilityError, ShapeError
 
@@ -307,6 +314,36 @@ class LinearOperator(Operator):
         from invrestore.operators._linalg import least_squares
 
         return least_squares(self, self._check_output(y, f"{self.name}.pinv"))
+
+    def smooth_inverse(self, y: Tensor, weight: PerImage) -> Tensor:
+        """Smooth image that fits ``y``: the minimiser of ``1/2 ||A x - y||^2 + weight/2 ||D x||^2``.
+
+        D takes forward differences. The general version runs conjugate gradients with `operators.Gradient` until
+        the residual falls to 1e-4.
+
+        Args:
+            y: Measurement, (B, *output_shape).
+            weight: > 0, a number or (B,). The square of the noise level over the standard deviation of differences
+                is the best linear estimate of an image with independent differences (Wiener).
+
+        Raises:
+            RangeError: ``weight`` is not positive and finite.
+            ShapeError: ``weight`` has another length than the batch.
+        """
+        from invrestore.operators._gradient import Gradient
+        from invrestore.operators._linalg import conjugate_gradient
+
+        y = self._check_smooth_inverse(y, weight)
+        back, differences = self.adjoint(y), Gradient()
+        factor = expand(weight, back)
+        return conjugate_gradient(lambda x: self.gram(x) + factor * differences.gram(x), back, rtol=1e-4)
+
+    def _check_smooth_inverse(self, y: Tensor, weight: PerImage) -> Tensor:
+        where = f"{self.name}.smooth_inverse"
+        y = self._check_output(y, where)
+        check_nonnegative(where, "weight", weight, positive=True)
+        check_batch_tensor(where, "weight", weight, y.shape[0])
+        return y
 
     def initial(self, y: Tensor, input_shape: Shape) -> Tensor:
         """Cheap first image for a solver: ``y`` where it has the image's shape, else ``A^H y`` scaled to fit ``y``.

@@ -493,3 +493,26 @@ class Blur(LinearOperator):
         inverse = self._memo(("inverse", size, y.dtype), make)
         x: Tensor = torch.fft.irfft2(torch.fft.rfft2(y) * inverse, s=size)
         return x
+
+    def smooth_inverse(self, y: Tensor, weight: PerImage) -> Tensor:
+        """Smooth image that fits ``y``; for circular padding, with circular differences of transfer function D,
+
+            x = F^-1 [ conj(K) Y / (|K|^2 + weight |D|^2) ].
+        """
+        if self.padding != "circular":
+            return super().smooth_inverse(y, weight)
+        y = self._check_smooth_inverse(y, weight)
+        if y.is_complex():
+            return _both_parts(lambda part: self.smooth_inverse(part, weight), y)
+        if y.dtype in (torch.bfloat16, torch.float16):
+            return self.smooth_inverse(y.float(), weight).to(y.dtype)
+        size = (y.shape[-2], y.shape[-1])
+        transfer = self._transfer(self._plan(size), y.dtype)
+        power = transfer.real.square() + transfer.imag.square()
+        down, right = (
+            4 * torch.sin(torch.arange(count, dtype=y.dtype, device=y.device) * (math.pi / side)).square()
+            for side, count in ((size[0], size[0]), (size[1], size[1] // 2 + 1))
+        )
+        damped = power + expand(weight, y) * (down[:, None] + right)
+        x: Tensor = torch.fft.irfft2(torch.fft.rfft2(y) * transfer.conj() / damped, s=size)
+        return x

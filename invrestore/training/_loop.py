@@ -24,6 +24,7 @@ from invrestore.training._task import Task
 __all__ = ["Outcome", "fit", "make_fabric"]
 
 _CLOCK_EVERY = 10  # Steps between readings of the clock when several processes must agree on it
+_EXPLODED = 1e3  # A mean loss so many times 1 + the first one has left for good
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ def fit(
 
     Raises:
         TrainingError: The folder holds another run and resume is off; no checkpoint is intact; the checkpoint
-            belongs to other networks; or a loss is not finite, in which case the last good checkpoint is
-            kept.
+            belongs to other networks; or a loss is not finite, or a thousand times what the first line of
+            this call's log says, in which case the last good checkpoint is kept.
     """
     folder = Path(folder)
     state = _start(task, recipe, folder, fabric, resume, say)
@@ -297,6 +298,7 @@ class _Meter:
     def __init__(self, task: Task, state: _State, fabric: Any) -> None:
         self.task, self.state, self.device = task, state, fabric.device
         self.totals: dict[str, Tensor] = {}
+        self.first_losses: dict[str, float] = {}
         self.first_step = self.last_step = state.step
         self.last_time = time.perf_counter()
         self.stage: Stage | None = None
@@ -326,7 +328,10 @@ class _Meter:
         line["lr"] = next(iter(state.optimizers.values())).param_groups[0]["lr"]
         line["steps_per_second"], line["tflops"] = speed, speed * self.flops / 1e12
         for name, total in self.totals.items():
-            line[f"loss_{name}"] = float(total) / steps
+            loss = line[f"loss_{name}"] = float(total) / steps
+            bound = _EXPLODED * (1 + abs(self.first_losses.setdefault(name, loss)))
+            if abs(loss) > bound:
+                raise _diverged(f"a loss of {name} up to {bound:.3g}", f"{loss:.3g}", state.step)
         self.totals.clear()
         self.last_step, self.last_time = state.step, now
         return line

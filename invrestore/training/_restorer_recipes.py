@@ -104,6 +104,18 @@ _unified_cpu = RestorerRecipe(
     reference=_UNIFIED,
 )
 
+_unified_last_cpu = _unified_cpu.model_copy(
+    update={
+        "name": "unified-last-cpu",
+        "start": "unified",
+        "seed": 1,
+        # Blur is the hardest of the three: what the regularised inverse leaves depends on the kernel.
+        "degradations": (Noisy(), Blurred(weight=2.5), Compressed()),
+        "optimizer": Optimizer(lr=1e-3),
+        "minutes": 40,
+    }
+)
+
 # X-GANs -------------------------------------------------------------------------------------------------------
 
 _XGAN_CHOICES: dict[str, Any] = {
@@ -255,6 +267,7 @@ _cascade_cpu = RestorerRecipe(
 RESTORERS = (
     _unified,
     _unified_cpu,
+    _unified_last_cpu,
     _xgan("xgan-sparse", points=True, **_SPARSE),
     _xgan("xgan-colornoise", points=False, **_COLOURED),
     _xgan("xgan-block", points=True, **_LARGE_SQUARES),

@@ -11,9 +11,7 @@ from invrestore.bench._tuned import _content
 
 PLANNED = {
     "unified",
-    "multiscale-25",
-    "multiscale-35",
-    "multiscale-50",
+    "multiscale",
     "cascade",
     "xgan-sparse",
     "xgan-colornoise",

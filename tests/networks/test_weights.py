@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from invrestore import networks
+from invrestore import networks, priors
 from invrestore.errors import UnknownNameError, WeightsError
 from invrestore.networks import Card, UNet
 
@@ -149,15 +149,34 @@ def test_weights_that_are_not_finite_are_not_written(network: UNet, tmp_path: Pa
         networks.save(network, tmp_path / "x.safetensors", CARD)
 
 
-def test_unknown_name_suggests_the_nearest(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
-    monkeypatch.setattr("invrestore.networks._weights._folder", lambda: file.parent)
-    assert networks.available() == ["tiny"]
+def test_own_folder_adds_names(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    shipped = networks.available()
+    # A run folder holds other files as well.
+    (file.parent / "recipe.json").write_text("{}")
+    monkeypatch.setenv("INVRESTORE_WEIGHTS", str(file.parent))
+    assert networks.available() == sorted([*shipped, "tiny"])
     assert networks.card("tiny").sigma_range == (0.0, 0.2)
     assert isinstance(networks.load("tiny"), UNet)
+    assert isinstance(priors.load("tiny"), priors.Denoiser)
+    assert networks.card("denoiser").name == "denoiser"
     with pytest.raises(UnknownNameError, match=r"networks\.load: .*Did you mean 'tiny'"):
         networks.load("tiney")
     with pytest.raises(UnknownNameError, match=r"networks\.card: .*Did you mean 'tiny'"):
         networks.card("tinny")
+
+
+def test_own_folder_must_exist(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    monkeypatch.setenv("INVRESTORE_WEIGHTS", str(file))
+    with pytest.raises(WeightsError, match="INVRESTORE_WEIGHTS: expected a folder"):
+        networks.available()
+
+
+def test_own_weights_cannot_take_the_name_of_shipped_ones(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+    for suffix in (".json", ".safetensors"):
+        file.with_suffix(suffix).rename(file.with_name(f"denoiser{suffix}"))
+    monkeypatch.setenv("INVRESTORE_WEIGHTS", str(file.parent))
+    with pytest.raises(WeightsError, match="names that the package does not have, got denoiser"):
+        networks.load("denoiser")
 
 
 @pytest.mark.parametrize("name", networks.available())

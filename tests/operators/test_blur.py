@@ -186,6 +186,21 @@ def test_pinv_of_a_circular_box_leaves_lost_frequencies_at_zero(rng: torch.Gener
     assert torch.allclose(blur(blur.project(x, blur(y))), blur(y), atol=1e-10)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+def test_smooth_inverse_of_a_circular_blur_solves_its_equation(
+    dtype: torch.dtype, rng: torch.Generator, tolerance: Callable[[torch.dtype], float]
+) -> None:
+    x, weight = random_image(rng, 2, 3, 8, 9), torch.tensor([0.03, 0.5], dtype=torch.float64)
+    blur = Blur(random_kernel((5, 4), rng))
+    y = blur(x)
+    found = blur.to(dtype).smooth_inverse(y.to(dtype), weight.to(dtype))
+    assert found.dtype == dtype
+    found = found.double()
+    curved = 4 * found - sum(found.roll(shift, axis) for shift in (1, -1) for axis in (-2, -1))
+    residual = blur.gram(found) + weight.view(2, 1, 1, 1) * curved - blur.adjoint(y)
+    assert float(residual.norm() / blur.adjoint(y).norm()) < 30 * tolerance(dtype)
+
+
 def test_the_transfer_function_follows_a_kernel_changed_in_place(rng: torch.Generator) -> None:
     kernel = random_kernel((5, 5), rng)
     blur, x = Blur(kernel), random_image(rng, 1, 1, 8, 8)

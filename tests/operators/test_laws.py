@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from invrestore import CapabilityError, ShapeError, operators
+from invrestore import CapabilityError, RangeError, ShapeError, operators
 from invrestore._types import Shape, Tensor
 from invrestore.operators import LinearOperator, Operator
 from invrestore.operators._linalg import batch_of
@@ -119,6 +119,33 @@ def test_prox_and_pinv_equal_a_dense_solve_and_norm_is_a_bound(shape: Shape) -> 
         if not (1 - 1e-6) * float(values[0]) <= norm <= 2.5 * float(values[0]):
             failures.append(f"{name} norm {norm:.4f}, true {float(values[0]):.4f}")
     assert failures == []
+
+
+def test_smooth_inverse_solves_its_equation_for_every_linear_operator() -> None:
+    worst, checked = {}, 0
+    shape, weight = (3, 8, 8), torch.tensor([0.2, 1.5], dtype=torch.float64)
+    for name, factory in LINEAR.items():
+        rng = seeded()
+        operator = factory(shape, rng)
+        if operator is None or isinstance(operator, operators.Blur) and operator.padding == "circular":
+            continue
+        x = images_of(operator, shape, rng)
+        back = operator.adjoint(operator(x))
+        found = operator.smooth_inverse(operator(x), weight)
+        expected = operator.gram(found) + weight.view(2, 1, 1, 1) * operators.Gradient().gram(found)
+        error = float((expected - back).norm() / back.norm())
+        checked += 1
+        if error > 1.1e-4:
+            worst[name] = error
+    assert worst == {}
+    assert checked > 60
+
+
+@pytest.mark.parametrize("weight", [0.0, -1.0, float("nan"), torch.tensor([1.0, 0.0])], ids=str)
+def test_smooth_inverse_refuses_a_weight_that_is_not_positive(weight: float | Tensor) -> None:
+    for blur in (operators.Blur(torch.ones(3, 3) / 9), operators.Blur(torch.ones(3, 3) / 9, "zero")):
+        with pytest.raises(RangeError, match="smooth_inverse: expected weight > 0"):
+            blur.smooth_inverse(torch.rand(2, 1, 8, 8), weight)
 
 
 @pytest.mark.parametrize("padding", PADDINGS)

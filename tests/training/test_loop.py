@@ -18,14 +18,14 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*")
 class Duel(Task):
     """A generator matches noisy targets; a critic with batch normalisation learns from it, twice a step."""
 
-    def __init__(self, breaks_at: int | None = None) -> None:
+    def __init__(self, breaks_at: int | None = None, factor: float = float("nan")) -> None:
         torch.manual_seed(0)
         self.players = {
             "critic": nn.Sequential(nn.Linear(4, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 1)),
             "generator": nn.Linear(4, 4),
         }
         self.averaged = ("generator",)
-        self.breaks_at = breaks_at
+        self.breaks_at, self.factor = breaks_at, factor
         self.calls = 0
         self.seen: list[int] = []
 
@@ -41,7 +41,7 @@ class Duel(Task):
         loss = (players["generator"](x) - 2 * x).square().mean() + 0.01 * players["critic"](
             players["generator"](x)
         ).mean()
-        yield "generator", loss * (float("nan") if self.calls == self.breaks_at else 1.0)
+        yield "generator", loss * (self.factor if self.calls == self.breaks_at else 1.0)
 
     def evaluate(self, players: Mapping[str, nn.Module]) -> dict[str, float]:
         return {}
@@ -177,6 +177,14 @@ def test_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(tmp_pa
     before = (tmp_path / "checkpoint.safetensors").read_bytes()
     with pytest.raises(TrainingError, match=r"a finite loss of \w+, got nan by step 10\. The last good"):
         run(tmp_path, Duel(breaks_at=3), resume=True)
+    assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_loss_that_explodes_without_overflow_stops_as_well(tmp_path: Path) -> None:
+    run(tmp_path, pause_step=5)
+    before = (tmp_path / "checkpoint.safetensors").read_bytes()
+    with pytest.raises(TrainingError, match=r"a loss of generator up to .* by step 15\. The last good"):
+        run(tmp_path, Duel(breaks_at=8, factor=1e9), resume=True)
     assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
 
 

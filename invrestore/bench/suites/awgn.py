@@ -16,6 +16,9 @@ _TABLES = {
     ("ffdnet", "kodak500"): {15: 34.63, 25: 32.13, 50: 28.98},
     ("bm3d", "set12"): {15: 32.37, 25: 29.97, 50: 26.72},
     ("low-rank", "set12"): {25: 30.26},
+    # Kodak24 whole, as the paper of the three-scale network prints it; its DnCNN has 32.35, 30.76 and 29.16.
+    ("bm3d", "kodak24"): {25: 31.81, 35: 30.04, 50: 28.62},
+    ("multiscale", "kodak24"): {25: 32.39, 35: 30.83, 50: 29.27},
 }
 
 SUITE = Suite(
@@ -45,7 +48,7 @@ SUITE = Suite(
         Row("ffdnet"),
         Row("dncnn-blind"),
         Row("dncnn", tasks=("sigma-15", "sigma-25", "sigma-50")),
-        *(Row(f"multiscale-{level}", tasks=(f"sigma-{level}",)) for level in (25, 35, 50)),
+        Row("multiscale"),
         Row("unified"),
         Row("denoiser"),
     ),
