@@ -495,9 +495,9 @@ class Blur(LinearOperator):
         return x
 
     def smooth_inverse(self, y: Tensor, weight: PerImage) -> Tensor:
-        """Smooth image that fits ``y``; for circular padding, with circular differences of transfer function D,
+        """Smooth image that fits ``y``; for circular padding ``F^-1 [conj(K) Y / (|K|^2 + weight |D|^2)]``.
 
-            x = F^-1 [ conj(K) Y / (|K|^2 + weight |D|^2) ].
+        D is then the transfer function of circular differences.
         """
         if self.padding != "circular":
             return super().smooth_inverse(y, weight)

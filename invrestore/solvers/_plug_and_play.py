@@ -22,7 +22,7 @@ SCHEDULES: dict[str, HQS] = {
     # An operator that multiplies or adds without sharpening does not raise noise, which then may be fitted closer.
     "noisy small image": HQS(first=49 / 255, steps=8, weight=0.1),
     # Missing data are filled from their borders inwards, which takes more steps than sharpening does.
-    "exact data": HQS(first=49 / 255, floor=5 / 255, steps=24),
+    "exact data": HQS(first=70 / 255, floor=6 / 255, steps=32),
     "exact pixels": HQS(first=30 / 255, floor=3 / 255, steps=24),
     # In units of the rounding error.
     "interval": HQS(first=0.8, last=0.15, steps=8),

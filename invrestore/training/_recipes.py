@@ -300,7 +300,9 @@ _ALL: tuple[Recipe, ...] = (
         licence=_FACE_LICENCE,
         reference=_STYLEGAN,
     ),
-    GanRecipe(name="dcgan64", optimizer=Optimizer(kind="adamw", lr=2e-4, betas=(0.5, 0.999), warmup=0), **_DCGAN),
+    GanRecipe(
+        name="dcgan64", optimizer=Optimizer(kind="adamw", lr=2e-4, betas=(0.5, 0.999), warmup=0), **_DCGAN
+    ),
     GanRecipe(
         name="dcgan64-cpu",
         arguments={"width": 32},

@@ -171,7 +171,9 @@ def test_own_folder_must_exist(monkeypatch: pytest.MonkeyPatch, file: Path) -> N
         networks.available()
 
 
-def test_own_weights_cannot_take_the_name_of_shipped_ones(monkeypatch: pytest.MonkeyPatch, file: Path) -> None:
+def test_own_weights_cannot_take_the_name_of_shipped_ones(
+    monkeypatch: pytest.MonkeyPatch, file: Path
+) -> None:
     for suffix in (".json", ".safetensors"):
         file.with_suffix(suffix).rename(file.with_name(f"denoiser{suffix}"))
     monkeypatch.setenv("INVRESTORE_WEIGHTS", str(file.parent))

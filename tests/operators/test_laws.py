@@ -127,7 +127,7 @@ def test_smooth_inverse_solves_its_equation_for_every_linear_operator() -> None:
     for name, factory in LINEAR.items():
         rng = seeded()
         operator = factory(shape, rng)
-        if operator is None or isinstance(operator, operators.Blur) and operator.padding == "circular":
+        if operator is None or (isinstance(operator, operators.Blur) and operator.padding == "circular"):
             continue
         x = images_of(operator, shape, rng)
         back = operator.adjoint(operator(x))

@@ -9,13 +9,14 @@ from invrestore.bench.suites import (
     faces64,
     hole128,
     jpeg,
+    missing,
     sparse,
     superres,
 )
 
 __all__ = ["SUITES"]
 
-_ALL = (faces64, awgn, deblur, superres, jpeg, sparse, colornoise, block128, hole128)
+_ALL = (faces64, awgn, deblur, superres, missing, jpeg, sparse, colornoise, block128, hole128)
 
 SUITES: dict[str, Suite] = {module.SUITE.name: module.SUITE for module in _ALL}
 """Suites by name."""
