@@ -86,6 +86,7 @@ VARIANTS = (
     Variant("evidence", "8", {"evidence": 8.0}),
     Variant("blending", "without", stage="consistent", tasks=("hole", "colour", "x4")),
     Variant("blending", "value", {"blend": "value"}, tasks=("colour",)),
+    Variant("average with the denoiser", "without", {"denoiser": None}, tasks=("x4", "noise", "levels")),
     Variant("all that follows the search", "without", stage="raw"),
 )
 

@@ -96,7 +96,7 @@ def searched_raw(problem: Problem, *, prior: str) -> Tensor:
     """
     if _last and _last[0].problem is problem and _last[0].prior == prior:
         return _last[0].raw
-    search = dataclasses.replace(_latent(prior), adapt=0, consistency=False, blend="none")
+    search = dataclasses.replace(_latent(prior), adapt=0, consistency=False, blend="none", denoiser=None)
     return solve(problem.y, operator_of(problem), search, sigma=problem.sigma).x
 
 
@@ -117,6 +117,7 @@ def plain_map(problem: Problem, *, prior: str) -> Tensor:
         adapt=0,
         consistency=False,
         blend="none",
+        denoiser=None,
     )
     starts = [search.sample(1, torch.Generator().manual_seed(seed)) for seed in problem.seeds]
     operator = operator_of(problem)

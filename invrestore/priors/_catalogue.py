@@ -32,7 +32,8 @@ def _makers() -> dict[str, Callable[[], Prior]]:
             if isinstance(network, networks.LatentModel):
                 # One that compares the images of a batch cannot judge an image by itself.
                 compares = getattr(network.discriminator, "minibatch_std", False)
-                return Latent(network.generator, None if compares else network.discriminator, network.encoder)
+                critic = None if compares else network.discriminator
+                return Latent(network.generator, critic, network.encoder, denoiser=makers["denoiser"]())
             if isinstance(network, networks.RestorerNetwork):
                 return FeedForward(network, degradations=networks.card(name).degradations)
             return Denoiser(network)
@@ -52,7 +53,8 @@ def _makers() -> dict[str, Callable[[], Prior]]:
         kind = networks.ARCHITECTURES.get(networks.card(name).architecture, torch.nn.Module)
         return not issubclass(kind, networks.HighLevelNetwork)
 
-    return classical | {name: trained(name) for name in networks.available() if restores(name)}
+    makers = classical | {name: trained(name) for name in networks.available() if restores(name)}
+    return makers
 
 
 def available() -> list[str]:

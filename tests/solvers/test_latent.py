@@ -1,6 +1,7 @@
 """Latent search: known latents are found again, each image on its own, and networks stay as they were."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -547,6 +548,45 @@ def test_gray_pictures_get_smooth_colours_and_keep_their_luma():
     assert smooth.diff(dim=-1).abs().mean() < 0.5 * rough.diff(dim=-1).abs().mean()
 
 
+AVERAGED = {
+    "noise": (ir.operators.Identity(), 0.1, 0.85),
+    "blur and noise": (ir.operators.Blur(ir.kernels.gaussian(1.0).double()), 0.1, 0.85),
+    "reduced": (ir.operators.Downsample(2), 0.0, 0.5),
+    "levels": (ir.operators.Quantize(5), None, 0.7),
+    "jpeg": (ir.operators.JPEG(20), None, 0.7),
+    "gray": (ir.operators.Grayscale(), 0.0, 0.0),
+    "gray and noise": (ir.operators.Grayscale(), 0.1, 0.0),
+    "hole": (ir.operators.Mask((torch.arange(SIZE) > 2).expand(SIZE, SIZE)), 0.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", AVERAGED)
+def test_the_answer_of_a_denoiser_is_averaged_in_where_it_knows_something(name):
+    operator, sigma, share = AVERAGED[name]
+    denoiser = ir.priors.Denoiser(lambda x, s: 0.9 * x + 0.05)
+    prior = Latent(relu_decoder(), latent_dim=4, adapt=0, denoiser=denoiser)
+    y = operator(linear_decoder(seed=3)(latents(2)).clamp(0, 1))
+    s = ir.solve(y, operator, prior, sigma=sigma, max_steps=20)
+    alone = ir.solve(y, operator, dataclasses.replace(prior, denoiser=None), sigma=sigma, max_steps=20)
+    assert ("averaged" in s.stages) == (share > 0)
+    other = ir.solve(y, operator, denoiser, sigma=sigma).x
+    if name != "jpeg":
+        torch.testing.assert_close(s.x, (1 - share) * alone.x + share * other)
+    if name == "reduced":
+        torch.testing.assert_close(operator(s.x), y, atol=1e-6, rtol=0)
+    if name == "levels":
+        lower, upper = operator.interval(y)
+        assert ((s.x >= lower) & (s.x <= upper)).all()
+
+
+def test_the_share_of_the_denoiser_can_be_set(mask):
+    denoiser = ir.priors.Denoiser(lambda x, s: 0.9 * x + 0.05)
+    prior = Latent(relu_decoder(), latent_dim=4, adapt=0, denoiser=denoiser, denoised=1.0)
+    y = mask(linear_decoder(seed=3)(latents(2)).clamp(0, 1))
+    found = ir.solve(y, mask, prior, sigma=0.0, max_steps=20).x
+    torch.testing.assert_close(found, ir.solve(y, mask, denoiser, sigma=0.0).x)
+
+
 def test_adaptation_reaches_images_the_generator_cannot_make():
     A = ir.operators.Downsample(2)
     truth = torch.rand(3, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -816,6 +856,8 @@ WRONG = {
         "Grayscale or Value",
     ),
     "weight for a fidelity that is no norm": (call(fidelity="poisson"), ir.CapabilityError, "lam=None"),
+    "share above 1": (lambda: plain(relu_decoder(), denoised=1.5), ir.RangeError, r"denoised in \[0, 1\]"),
+    "no denoiser": (lambda: plain(relu_decoder(), denoiser="tv"), ir.DTypeError, "a denoiser prior, got str"),
     "no restarts": (call(restarts=0), ir.RangeError, "restarts >= 1"),
     "another method": (call(method="fista"), ir.CapabilityError, "'latent'"),
     "search without a generator": (call(ir.priors.TV(0.1), method="latent"), ir.CapabilityError, "latent"),
