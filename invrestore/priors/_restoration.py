@@ -94,8 +94,11 @@ class Restoration(Prior):
             object.__setattr__(self, "network", FeedForward(self.network))
 
     def restored(self, x: Tensor) -> Tensor:
-        """R(H x), (B, C, H, W)."""
+        """R(H x), (B, C, H, W); restorers that know noise levels are told ``strength``."""
         y = self.operator(x)
+        if isinstance(self.network, Prior):
+            # Told its noise level, as the definition of R has it.
+            return self.network.restore(y, self.operator, self.strength)
         restore: Callable[..., Tensor] | None = getattr(self.network, "restore", None)
         return self.network(y) if restore is None else restore(y, self.operator)
 

@@ -68,7 +68,7 @@ def weights(monkeypatch, tmp_path):
             degradations=degradations,
         )
         networks.save(architecture(**arguments), tmp_path / f"{name}.safetensors", card)
-    monkeypatch.setattr("invrestore.networks._weights._folder", lambda: tmp_path)
+    monkeypatch.setenv("INVRESTORE_WEIGHTS", str(tmp_path))
     monkeypatch.setattr(LatentSearch, "default_steps", 12)
     monkeypatch.setattr("invrestore.solvers._latent_adapt._ADAPTATION", 5)
     _learned._load.cache_clear()

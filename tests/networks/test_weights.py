@@ -198,6 +198,24 @@ def test_every_shipped_file_is_at_most_16_mib(name: str) -> None:
     assert (folder / f"{name}.safetensors").stat().st_size <= 16 * 2**20
 
 
+REFERENCES = sorted((Path(__file__).parents[2] / "benchmarks" / "weights").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("path", REFERENCES, ids=lambda path: path.stem)
+def test_every_reference_network_loads_and_its_card_is_whole(path: Path) -> None:
+    network = networks.load_file(path)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert card["name"] == path.stem
+    assert card["parameters"] == sum(p.numel() for p in network.parameters())
+    assert card["metrics"]
+    assert path.stem not in networks.available()
+
+
+def test_all_shipped_weights_stay_below_48_mib() -> None:
+    package = Path(networks.__file__).parents[1]
+    assert sum(file.stat().st_size for file in package.rglob("*.safetensors")) < 48 * 2**20
+
+
 def picture(channels: int) -> torch.Tensor:
     """Waves of growing frequency with a hard edge across them, (1, C, 160, 224) in [0, 1]."""
     across = torch.linspace(0, 1, 224)
