@@ -319,7 +319,7 @@ class LinearOperator(Operator):
         """Smooth image that fits ``y``: the minimiser of ``1/2 ||A x - y||^2 + weight/2 ||D x||^2``.
 
         D takes forward differences. The general version runs conjugate gradients with `operators.Gradient` until
-        the residual falls to 1e-4.
+        the residual falls to 1e-5.
 
         Args:
             y: Measurement, (B, *output_shape).
@@ -336,7 +336,7 @@ class LinearOperator(Operator):
         y = self._check_smooth_inverse(y, weight)
         back, differences = self.adjoint(y), Gradient()
         factor = expand(weight, back)
-        return conjugate_gradient(lambda x: self.gram(x) + factor * differences.gram(x), back, rtol=1e-4)
+        return conjugate_gradient(lambda x: self.gram(x) + factor * differences.gram(x), back, rtol=1e-5)
 
     def _check_smooth_inverse(self, y: Tensor, weight: PerImage) -> Tensor:
         where = f"{self.name}.smooth_inverse"
