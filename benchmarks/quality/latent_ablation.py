@@ -279,8 +279,9 @@ def main() -> None:
     prior = priors.load(options.prior)
     if not isinstance(prior, Latent):
         parser.error(f"{options.prior} is no generator")
-    for network in prior.networks().values():
-        network.to(options.device)
+    for network in (*prior.networks().values(), getattr(prior.denoiser, "network", None)):
+        if network is not None:
+            network.to(options.device)
     names = options.tasks.split(",") if options.tasks else [task.name for task in SUITE.tasks]
     tasks = [SUITE.task(name) for name in names]
     variants = variants_of(prior, options.parts.split(",") if options.parts else None)

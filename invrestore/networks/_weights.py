@@ -200,7 +200,7 @@ def _places() -> dict[str, Traversable]:
     package = resources.files("invrestore.networks").joinpath("weights")
     found = dict.fromkeys(_names(package), package)
     own = os.environ.get("INVRESTORE_WEIGHTS")
-    if own is None:
+    if not own:
         return found
     folder = Path(own)
     if not folder.is_dir():

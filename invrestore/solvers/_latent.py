@@ -21,7 +21,7 @@ from invrestore.solvers._blend import weighs_gray
 from invrestore.solvers._descent import LBFGS, Adam, Nesterov, StepRule
 from invrestore.solvers._latent_adapt import adaptation_steps
 from invrestore.solvers._latent_descent import descend
-from invrestore.solvers._latent_finish import finish
+from invrestore.solvers._latent_finish import denoised_share, finish
 from invrestore.solvers._latent_objective import Group
 from invrestore.solvers._latent_spaces import Space, spaces_of
 from invrestore.solvers._latent_starts import Table, encoder_space, starts
@@ -53,7 +53,7 @@ class LatentSearch(Solver[LatentState]):
     3. The best restart, by objective. The spread of the good ones is kept as a map of what the data leave open.
     4. Adaptation: a copy of the generator's weights and the latent are tuned on for each image by itself, until the
        residual is as small as the noise (the discrepancy principle) or the steps are used up.
-    5. Data consistency and blending.
+    5. Data consistency, blending, and the average with a denoiser's answer.
 
     The answer is a constant for autograd. The discriminator is not asked during adaptation.
 
@@ -207,7 +207,9 @@ class LatentSearch(Solver[LatentState]):
             spaces = spaces_of(prior, problem.operator)
             path, tuning = ", then ".join(s.name for s in spaces), adaptation_steps(prior, problem)
             tuned = f"up to {tuning} steps of adaptation" if tuning else "no adaptation"
-            note(notes, f"search: {path}, {count} restart(s), {tuned}.")
+            share = denoised_share(prior, problem)
+            mixed = f", averaged with a denoiser's answer of share {share:g}" if share else ""
+            note(notes, f"search: {path}, {count} restart(s), {tuned}{mixed}.")
             init = _checked_init(init, prior, problem)
             z = prior.sample(max(prior.candidates, count), rng, like=problem.y)
             table = Table.of(spaces[0], z, chunk)
