@@ -31,11 +31,12 @@ _OPERATORS: dict[str, tuple[type[Operator], ...]] = {
 _NOISY = ("noise", "blur")
 """Kinds whose noise level the network was told."""
 
-_DETAIL = 0.06
-"""Standard deviation of what a blur takes from photos, in units of the image range: the regularised inverse that an
-informed network begins with weighs the data by (_DETAIL / sigma)^2."""
+_DIFFERENCE = 0.11
+"""Standard deviation of differences between neighbouring pixels of photos, in units of the image range: the smooth
+inverse that an informed network begins with weighs them by (sigma / _DIFFERENCE)^2."""
 
-_WEIGHTIEST = 1e4
+_LOWEST = 2e-3
+"""Noise level that this weight assumes at least."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -197,9 +198,8 @@ def _as_image(y: Tensor, operator: Operator, shape: Shape) -> Tensor:
 
 
 def _first_image(y: Tensor, operator: Operator, sigma: Tensor, shape: Shape) -> Tensor:
-    """A cheap restoration: holes filled from around, other linear operators undone by a regularised inverse."""
+    """A cheap restoration: holes filled from around, other linear operators undone by a smooth inverse."""
     image = _as_image(y, operator, shape)
     if not isinstance(operator, LinearOperator) or isinstance(operator, Identity | Mask):
         return image
-    step = (_DETAIL / sigma.clamp_min(1e-6)).square().clamp_max(_WEIGHTIEST)
-    return operator.prox(image, y, step)
+    return operator.smooth_inverse(y, (sigma.clamp_min(_LOWEST) / _DIFFERENCE).square())

@@ -135,8 +135,8 @@ def test_restorers_networks_and_functions_are_accepted(rng) -> None:
     restorer = ir.restorers.Unrolled(priors.Tikhonov(0.1), {"sigma": 0.05})
     torch.testing.assert_close(Restoration(restorer, H).restored(y), restorer.restore(H(y), H))
     network = RestorationUNet(widths=(4, 8), blocks=1, informed=True).eval().double()
-    prior = Restoration(network, H)
-    torch.testing.assert_close(prior.restored(y), FeedForward(network).restore(H(y), H))
+    prior = Restoration(network, H, strength=0.07)
+    torch.testing.assert_close(prior.restored(y), FeedForward(network).restore(H(y), H, 0.07))
     assert prior.can(Capability.GRAD, Capability.DENOISE, Capability.PROX)
     assert not prior.can(Capability.VALUE)
     assert prior.tensors() == []
@@ -194,12 +194,14 @@ def test_informed_networks_see_filled_holes_the_mask_and_no_noise_they_were_not_
     torch.testing.assert_close(prior.restore(A(y), A, 0.3), prior.restore(A(y), A, 0.0))
 
 
-def test_informed_networks_see_blur_undone_by_the_regularised_inverse(rng) -> None:
+def test_informed_networks_see_blur_undone_by_the_smooth_inverse(rng) -> None:
     A = operators.Blur(ir.kernels.gaussian(1.0).double())
     y = images(rng, 2, 3, 12, 12)
     seen = network_input(y, A, torch.tensor([0.03, 0.06], dtype=torch.float64), informed=True)
-    torch.testing.assert_close(seen[:1, :3], A.prox(y[:1], y[:1], 4.0))
-    torch.testing.assert_close(seen[1:, :3], A.prox(y[1:], y[1:], 1.0))
+    weights = torch.tensor([0.03, 0.06], dtype=torch.float64).div(0.11).square()
+    torch.testing.assert_close(seen[:, :3], A.smooth_inverse(y, weights))
+    exact = network_input(y, A, 0.0, informed=True)
+    assert exact.isfinite().all()
     torch.testing.assert_close(seen[:, 7].mean((1, 2)), torch.tensor([0.03, 0.06], dtype=torch.float64))
 
 
@@ -376,7 +378,7 @@ def test_shipped_restorers_load_by_name_with_their_degradations(monkeypatch, tmp
         degradations=({"kind": "jpeg", "quality": [5, 60]},),
     )
     networks.save(tiny().float(), tmp_path / "mine.safetensors", card)
-    monkeypatch.setattr("invrestore.networks._weights._folder", lambda: tmp_path)
+    monkeypatch.setenv("INVRESTORE_WEIGHTS", str(tmp_path))
     prior = priors.load("mine")
     assert isinstance(prior, FeedForward)
     assert prior.degradations == ({"kind": "jpeg", "quality": [5, 60]},)
