@@ -77,9 +77,9 @@ VARIANTS = (
     Variant("space", "w+, then layer 2", {"space": "w+", "layer": 2}),
     Variant("discriminator", "without", {"discriminator": None}),
     Variant("weights near holes", "without", {"importance": 0.0}, tasks=("hole",)),
-    # By default 100 steps for noisy and rounded data, none for exact linear ones.
-    Variant("adaptation", "without", {"adapt": 0}, tasks=("noise", "levels")),
-    Variant("adaptation", "100 steps", {"adapt": 100}, tasks=("hole", "colour", "x4")),
+    # By default 100 steps for noisy data, none for exact ones.
+    Variant("adaptation", "without", {"adapt": 0}, tasks=("noise",)),
+    Variant("adaptation", "100 steps", {"adapt": 100}, tasks=("hole", "colour", "x4", "levels")),
     Variant("evidence", "1/8", {"evidence": 0.125}),
     Variant("evidence", "1/2", {"evidence": 0.5}),
     Variant("evidence", "2", {"evidence": 2.0}),

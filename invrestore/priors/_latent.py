@@ -84,9 +84,9 @@ class Latent(Prior):
         rate: Step size at the start, falling to a twentieth along a cosine; None: 0.05 (adam), 1e-3 (nesterov). L-BFGS
             finds its own.
         adapt: Fine-tuning steps for each image, 0 for none. None: 100 for noisy or rounded data and for masks,
-            but none for exact data of other linear operators, which are met by projection, nor for a mask whose missing
-            pixels mostly have no known one in the 7x7 pixels around: tuning on what surrounds a large hole spoils its
-            content.
+            but none for exact data of other linear operators, which are met by projection, for ``Quantize`` with a
+            ``denoiser``, nor for a mask whose missing pixels mostly have no known one in the 7x7 pixels around: tuning
+            on what surrounds a large hole spoils its content.
         adapt_rate: Their step size for the weights; the latent moves at 10 times that. None: 1e-4 for exact data, 3e-4
             for noisy ones, whose noise level ends the tuning in time.
         consistency: Put the data back at the end, where they are exact: x + A^+ (y - A x), or the nearest image in the

@@ -6,6 +6,7 @@ import torch
 from torch.func import functional_call
 
 from invrestore._types import Tensor
+from invrestore.fidelity import Interval
 from invrestore.operators import Mask
 from invrestore.priors import Latent
 from invrestore.solvers._blend import importance_weights
@@ -24,11 +25,14 @@ def adaptation_steps(prior: Latent, problem: Problem) -> int:
     """As the prior says; by default none for exact data of a linear operator other than a mask, nor for large holes.
 
     Exact linear data are met by a projection anyway, and weights that are tuned on them spoil what they do not tell:
-    colours of a gray picture turn wherever luma leads them.
+    colours of a gray picture turn wherever luma leads them. On rounded data, tuning makes the answer more like that of
+    a denoiser: with one at hand, the average of the two is better without.
     """
     if prior.adapt is not None:
         return prior.adapt
     if problem.exact and problem.linear is not None and not isinstance(problem.operator, Mask):
+        return 0
+    if prior.denoiser is not None and isinstance(problem.fidelity, Interval):
         return 0
     if isinstance(problem.operator, Mask):
         known = (problem.operator.mask != 0).to(problem.y.dtype)

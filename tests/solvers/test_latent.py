@@ -579,6 +579,14 @@ def test_the_answer_of_a_denoiser_is_averaged_in_where_it_knows_something(name):
         assert ((s.x >= lower) & (s.x <= upper)).all()
 
 
+def test_rounded_data_are_not_adapted_to_where_a_denoiser_answers():
+    A, denoiser = ir.operators.Quantize(5), ir.priors.Denoiser(lambda x, s: 0.9 * x + 0.05)
+    y = A(linear_decoder(seed=3)(latents(1)).clamp(0, 1))
+    for given, adapted in ((denoiser, False), (None, True)):
+        prior = Latent(relu_decoder(), latent_dim=4, denoiser=given)
+        assert ("adapted" in ir.solve(y, A, prior, max_steps=10).stages) == adapted
+
+
 def test_the_share_of_the_denoiser_can_be_set(mask):
     denoiser = ir.priors.Denoiser(lambda x, s: 0.9 * x + 0.05)
     prior = Latent(relu_decoder(), latent_dim=4, adapt=0, denoiser=denoiser, denoised=1.0)
