@@ -33,7 +33,8 @@ def _makers() -> dict[str, Callable[[], Prior]]:
                 # One that compares the images of a batch cannot judge an image by itself.
                 compares = getattr(network.discriminator, "minibatch_std", False)
                 critic = None if compares else network.discriminator
-                return Latent(network.generator, critic, network.encoder, denoiser=makers["denoiser"]())
+                denoiser = makers["denoiser"]() if "denoiser" in makers else None
+                return Latent(network.generator, critic, network.encoder, denoiser=denoiser)
             if isinstance(network, networks.RestorerNetwork):
                 return FeedForward(network, degradations=networks.card(name).degradations)
             return Denoiser(network)

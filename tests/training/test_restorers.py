@@ -81,6 +81,7 @@ def small(recipe: RestorerRecipe, **changes: Any) -> RestorerRecipe:
     else:
         content["discriminator_arguments"] = {"width": 4, "layers": 1}
     settings = {
+        "start": "",
         "sources": [{"folder": "."}],
         "test_folder": "held-out",
         "test_split": None,
