@@ -128,14 +128,14 @@ def check_nonnegative(where: str, name: str, value: PerImage | None, *, positive
     raise RangeError(where, expected=f"{name} {rule} and finite", found=str(value))
 
 
-def check_step(where: str, step: PerImage) -> None:
-    """Raise unless ``step`` is >= 0; the values of a tensor on another device than the CPU are not looked at.
+def check_step(where: str, step: PerImage, name: str = "step", *, positive: bool = False) -> None:
+    """Raise unless ``step`` is >= 0 (> 0 if ``positive``); tensors on another device than the CPU are not looked at.
 
     Loops call this at every step, and a look would make the host wait for the device.
     """
     if isinstance(step, torch.Tensor) and step.device.type != "cpu":
         return
-    check_nonnegative(where, "step", step)
+    check_nonnegative(where, name, step, positive=positive)
 
 
 def check_sigma(where: str, sigma: PerImage | None) -> None:

@@ -29,7 +29,7 @@ COLUMNS = {
     "tv": "TV",
     "low-rank": "Low rank",
     "dictionary": "Sparse",
-    "faces64-map": "GAN, plain MAP",
+    "dcgan64-map": "GAN, plain MAP",
     "faces64": "Ours",
 }
 _PICTURE = Path(__file__).resolve().parents[2] / "docs" / "images" / "faces64.png"
@@ -78,10 +78,10 @@ def main() -> None:
     )
     parser.add_argument("run", type=Path, help="run folder of invrestore bench faces64")
     parser.add_argument("--faces", default="0,1,2,3,0", help="number of the face of each row")
-    parser.add_argument("--gan", default="faces64-map", help="method in the column of the plain GAN")
+    parser.add_argument("--gan", default="dcgan64-map", help="method in the column of the plain GAN")
     parser.add_argument("--out", type=Path, default=_PICTURE, help="PNG to write")
     options = parser.parse_args()
-    columns = {(options.gan if name == "faces64-map" else name): text for name, text in COLUMNS.items()}
+    columns = {(options.gan if name == "dcgan64-map" else name): text for name, text in COLUMNS.items()}
     sheet = figure(options.run, [int(number) for number in options.faces.split(",")], columns)
     save_image(sheet, options.out, force=True)
     print(options.out)

@@ -86,7 +86,10 @@ VARIANTS = (
     Variant("evidence", "8", {"evidence": 8.0}),
     Variant("blending", "without", stage="consistent", tasks=("hole", "colour", "x4")),
     Variant("blending", "value", {"blend": "value"}, tasks=("colour",)),
-    Variant("average with the denoiser", "without", {"denoiser": None}, tasks=("x4", "noise", "levels")),
+    *(
+        Variant("average with the denoiser", f"share {share:g}", {"denoised": share}, tasks=("x4", "noise", "levels"))
+        for share in (0.0, 0.5, 0.7, 0.85, 1.0)
+    ),
     Variant("all that follows the search", "without", stage="raw"),
 )
 

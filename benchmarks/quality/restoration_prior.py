@@ -27,9 +27,10 @@ import torch
 from benchmarks.common import write_result
 from benchmarks.reliability.posterior_calibration import training_crops
 from invrestore import metrics, priors, solve
-from invrestore.bench import Degradation, ImageSet
+from invrestore.bench import Degradation
 from invrestore.bench._degradations import LevinBlur, Sparse, set_data_folder
 from invrestore.bench._images import find, load
+from invrestore.bench.suites._sets import SET5
 from invrestore.operators import JPEG
 from invrestore.priors import Prior, Restoration
 
@@ -123,8 +124,7 @@ def main() -> None:
     set_data_folder(data)
     restorer = priors.load(options.restorer)
     crops = [training_crops(data, CROPS, SIDE)]
-    test = ImageSet("set5", "Set5", "set5")
-    images = [load(test, file) for file in find(test, data)]
+    images = [load(SET5, file) for file in find(SET5, data)]
     rows = []
     for name, degradations in PROBLEMS.items():
         if options.only not in (None, name):

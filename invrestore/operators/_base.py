@@ -11,7 +11,6 @@ import torch
 
 from invrestore._checks import (
     check_batch_tensor,
-    check_nonnegative,
     check_shape,
     check_step,
     check_tensor,
@@ -319,16 +318,22 @@ class LinearOperator(Operator):
         """Smooth image that fits ``y``: the minimiser of ``1/2 ||A x - y||^2 + weight/2 ||D x||^2``.
 
         D takes forward differences. The general version runs conjugate gradients with `operators.Gradient` until
-        the residual falls to 1e-5.
+        the residual falls to 1e-5 of ``||A^H y||``.
 
         Args:
             y: Measurement, (B, *output_shape).
-            weight: > 0, a number or (B,). The square of the noise level over the standard deviation of differences
-                is the best linear estimate of an image with independent differences (Wiener).
+            weight: > 0, a number or (B,). The squared ratio of the noise level to the standard deviation of the
+                image's differences gives the best linear estimate, if those are independent.
+
+        Returns:
+            (B, C, H, W).
 
         Raises:
-            RangeError: ``weight`` is not positive and finite.
+            RangeError: ``weight`` is not positive and finite (unseen on another device than the CPU).
             ShapeError: ``weight`` has another length than the batch.
+
+        Reference:
+            Hunt (1973), The application of constrained least squares estimation to image restoration.
         """
         from invrestore.operators._gradient import Gradient
         from invrestore.operators._linalg import conjugate_gradient
@@ -341,7 +346,7 @@ class LinearOperator(Operator):
     def _check_smooth_inverse(self, y: Tensor, weight: PerImage) -> Tensor:
         where = f"{self.name}.smooth_inverse"
         y = self._check_output(y, where)
-        check_nonnegative(where, "weight", weight, positive=True)
+        check_step(where, weight, "weight", positive=True)
         check_batch_tensor(where, "weight", weight, y.shape[0])
         return y
 

@@ -20,8 +20,9 @@ from invrestore.solvers._base import Solver
 from invrestore.solvers._blend import weighs_gray
 from invrestore.solvers._descent import LBFGS, Adam, Nesterov, StepRule
 from invrestore.solvers._latent_adapt import adaptation_steps
+from invrestore.solvers._latent_average import denoised_share
 from invrestore.solvers._latent_descent import descend
-from invrestore.solvers._latent_finish import denoised_share, finish
+from invrestore.solvers._latent_finish import finish
 from invrestore.solvers._latent_objective import Group
 from invrestore.solvers._latent_spaces import Space, spaces_of
 from invrestore.solvers._latent_starts import Table, encoder_space, starts
@@ -74,6 +75,7 @@ class LatentSearch(Solver[LatentState]):
                 the generator cuts the gradient.
             ShapeError: The generator makes images of another shape, or a network returns something else than expected.
             RangeError: The generator's values are far outside ``output_range``, or not finite.
+            ShapeError, DeviceError: The denoiser does not take images of this shape, or on this device.
         """
         super().check(problem)
         prior = _latent_prior(problem)
@@ -96,6 +98,9 @@ class LatentSearch(Solver[LatentState]):
             raise self.refuse("Grayscale or Value for blend='value'", problem.operator.name)
         with prior.frozen(), torch.enable_grad():
             self._probe(prior, problem)
+        if prior.denoiser is not None and denoised_share(prior, problem):
+            # Asked once before the search, so that wrong channels or a wrong device are not found after it.
+            prior.denoiser.denoise(problem.y.new_zeros(1, *problem.input_shape), 0.1)
 
     def _probe(self, prior: Latent, problem: Problem) -> None:
         z = prior.sample(2, like=problem.y).requires_grad_()

@@ -10,6 +10,7 @@ from invrestore.fidelity import Interval
 from invrestore.operators import Mask
 from invrestore.priors import Latent
 from invrestore.solvers._blend import importance_weights
+from invrestore.solvers._latent_average import denoised_share
 from invrestore.solvers._latent_objective import EIGHT_BITS, Group
 from invrestore.solvers._latent_spaces import Codes, Methods, Space
 from invrestore.solvers._latent_state import Items
@@ -26,13 +27,13 @@ def adaptation_steps(prior: Latent, problem: Problem) -> int:
 
     Exact linear data are met by a projection anyway, and weights that are tuned on them spoil what they do not tell:
     colours of a gray picture turn wherever luma leads them. On rounded data, tuning makes the answer more like that of
-    a denoiser: with one at hand, the average of the two is better without.
+    a denoiser: their average is better without.
     """
     if prior.adapt is not None:
         return prior.adapt
     if problem.exact and problem.linear is not None and not isinstance(problem.operator, Mask):
         return 0
-    if prior.denoiser is not None and isinstance(problem.fidelity, Interval):
+    if isinstance(problem.fidelity, Interval) and denoised_share(prior, problem):
         return 0
     if isinstance(problem.operator, Mask):
         known = (problem.operator.mask != 0).to(problem.y.dtype)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import torch
 
 from invrestore._types import Tensor
 from invrestore.fidelity import Interval
 from invrestore.kernels import gaussian
-from invrestore.operators import JPEG, Blur, Downsample, Grayscale, Identity, Mask, Quantize, Value
+from invrestore.operators import JPEG, Blur, Downsample, Grayscale, Mask, Quantize, Value
 from invrestore.priors import Latent
 from invrestore.solvers._blend import (
     back_project,
@@ -20,12 +18,13 @@ from invrestore.solvers._blend import (
     weighs_gray,
 )
 from invrestore.solvers._latent_adapt import adapt, adaptation_steps
+from invrestore.solvers._latent_average import denoised_share, plug_and_play_answer
 from invrestore.solvers._latent_objective import Group
 from invrestore.solvers._latent_spaces import Methods, Space
 from invrestore.solvers._latent_state import Items, LatentState, Watch
 from invrestore.solvers._problem import Problem
 
-__all__ = ["denoised_share", "finish"]
+__all__ = ["finish"]
 
 _GOOD = 1.5
 """Restarts whose data loss is within this factor of the best one, or of the noise, count for the spread."""
@@ -35,10 +34,6 @@ _COLOUR_WIDTH = 1 / 32
 
 _DETAIL_WIDTH = 1 / 4
 """Width of the Gaussian that smooths detail a measurement does not show, in its pixels: 1 pixel at x4."""
-
-
-_DENOISED = {"noisy": 0.85, "rounded": 0.7, "reduced": 0.5}
-"""Share of the plug-and-play answer by kind of data, best on training faces and rounded up: the generator saw those."""
 
 
 def finish(
@@ -63,7 +58,7 @@ def finish(
         x = stages["blended"] = blended
     share = denoised_share(prior, problem)
     if share:
-        x = x + share * (_plug_and_play(prior, problem) - x)
+        x = x + share * (plug_and_play_answer(prior, problem) - x)
         if projects:
             x = back_project(x, problem.y, operator, problem.fidelity)
         stages["averaged"] = x
@@ -81,33 +76,6 @@ def finish(
     spread = ((good * (each - mean).square()).sum(0) / good.sum(0)).sqrt()
     empty = x.new_zeros(group.size, 0)
     return LatentState(x, empty, empty.sum(1), losses.T.contiguous(), stages, spread)
-
-
-def denoised_share(prior: Latent, problem: Problem) -> float:
-    """Share of the plug-and-play answer, as the prior says; by default none where only the generator knows."""
-    if prior.denoiser is None:
-        return 0.0
-    if prior.denoised is not None:
-        return prior.denoised
-    if isinstance(problem.fidelity, Interval) or isinstance(problem.operator, Quantize | JPEG):
-        return _DENOISED["rounded"]
-    if isinstance(problem.operator, Downsample):
-        return _DENOISED["reduced"]
-    return 0.0 if problem.exact or not isinstance(problem.operator, Identity | Blur) else _DENOISED["noisy"]
-
-
-def _plug_and_play(prior: Latent, problem: Problem) -> Tensor:
-    """What ``solve`` makes of the same data with the denoiser."""
-    from invrestore.solvers._solve import solve
-
-    assert prior.denoiser is not None
-    operator, fidelity, sigma = problem.operator, problem.fidelity, problem.sigma
-    if isinstance(operator, JPEG):
-        return solve(problem.y, operator, prior.denoiser, throw=False).x
-    if isinstance(fidelity, Interval):
-        # A denoiser keeps off the edges of the box by itself.
-        fidelity = dataclasses.replace(fidelity, pull=0.0)
-    return solve(problem.y, operator, prior.denoiser, sigma=sigma, fidelity=fidelity, throw=False).x
 
 
 def _blended(prior: Latent, problem: Problem, x: Tensor, projects: bool) -> Tensor | None:

@@ -20,7 +20,7 @@ SCHEDULES: dict[str, HQS] = {
     # The denoiser meets each noisy pixel in every one of many steps, and needs less than its noise level in the last.
     "noisy pixels": HQS(first=49 / 255, steps=24, weight=0.1, scale=0.6),
     # An operator that multiplies or adds without sharpening does not raise noise, which then may be fitted closer.
-    "noisy small image": HQS(first=49 / 255, steps=8, weight=0.1),
+    "noisy small image": HQS(first=70 / 255, steps=16, weight=0.1),
     # Missing data are filled from their borders inwards, which takes more steps than sharpening does.
     "exact data": HQS(first=70 / 255, floor=6 / 255, steps=32),
     "exact pixels": HQS(first=30 / 255, floor=3 / 255, steps=24),

@@ -76,8 +76,8 @@ class Recipe(_Strict):
             different machines share it.
         architecture: Class of the network in `invrestore.networks`.
         arguments: Its constructor arguments.
-        start: Weights to begin from, a name of the catalogue or a `.safetensors` file of the same architecture;
-            empty begins from random ones.
+        start: Weights to begin from, a name of the catalogue or a `.safetensors` file of the same architecture,
+            or of one with fewer residual blocks; empty begins from random ones.
         seed: Of all randomness. Step k draws from (seed, k), so a resumed run repeats an uninterrupted one.
         sources: Where images come from. If none of these folders exists, the data folder itself is used.
         scales: Range of random reductions of training images.

@@ -80,40 +80,39 @@ _unified = RestorerRecipe(
     reference=_UNIFIED,
 )
 
-_unified_cpu = RestorerRecipe(
-    name="unified-cpu",
-    checkpoint="unified",
-    architecture="RestorationUNet",
-    arguments={"widths": [32, 64, 96, 128], "blocks": [1, 2, 2, 2], "informed": True},
-    sources=PHOTOS,
-    scales=(0.7, 1.0),
-    copies=3,
-    degradations=_EVERYDAY,
-    stages=(
+_UNIFIED_CPU: dict[str, Any] = {
+    "checkpoint": "unified",
+    "architecture": "RestorationUNet",
+    "arguments": {"widths": [32, 64, 96, 128], "blocks": [1, 2, 2, 2], "informed": True},
+    "sources": PHOTOS,
+    "scales": (0.7, 1.0),
+    "copies": 3,
+    "stages": (
         RestorerStage(until=0.6, patch=64, batch=16, l1=1.0),
         RestorerStage(until=0.92, patch=96, batch=7, l1=1.0),
         RestorerStage(patch=64, batch=12, l1=1.0, adversarial=2e-4),
     ),
-    optimizer=_MUON,
-    discriminator_optimizer=_ADAM,
-    discriminator_arguments=_SMALL_CRITIC,
-    test_folder="cbsd68",
-    tests=_EVERYDAY_TESTS,
-    minutes=45,
-    licence=PHOTO_LICENCE,
-    reference=_UNIFIED,
+    "discriminator_optimizer": _ADAM,
+    "discriminator_arguments": _SMALL_CRITIC,
+    "test_folder": "cbsd68",
+    "tests": _EVERYDAY_TESTS,
+    "licence": PHOTO_LICENCE,
+    "reference": _UNIFIED,
+}
+
+_unified_cpu = RestorerRecipe(
+    name="unified-cpu", degradations=_EVERYDAY, optimizer=_MUON, minutes=45, **_UNIFIED_CPU
 )
 
-_unified_last_cpu = _unified_cpu.model_copy(
-    update={
-        "name": "unified-last-cpu",
-        "start": "unified",
-        "seed": 1,
-        # Blur is the hardest of the three: what the regularised inverse leaves depends on the kernel.
-        "degradations": (Noisy(), Blurred(weight=2.5), Compressed()),
-        "optimizer": Optimizer(lr=1e-3),
-        "minutes": 40,
-    }
+_unified_last_cpu = RestorerRecipe(
+    name="unified-last-cpu",
+    start="unified",
+    seed=1,
+    # Blur is the hardest of the three: what the smooth inverse leaves depends on the kernel.
+    degradations=(Noisy(), Blurred(weight=2.5), Compressed()),
+    optimizer=Optimizer(lr=1e-3),
+    minutes=40,
+    **_UNIFIED_CPU,
 )
 
 # X-GANs -------------------------------------------------------------------------------------------------------

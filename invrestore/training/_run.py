@@ -18,6 +18,7 @@ from invrestore import networks
 from invrestore.data import ImageFile, PackSummary, describe_pack, find_images, pack
 from invrestore.errors import CapabilityError, TrainingError
 from invrestore.networks import Card
+from invrestore.networks._blocks import ResidualBlock
 from invrestore.training._denoiser import DenoiserTask
 from invrestore.training._gan import GanTask
 from invrestore.training._high_level import HighLevelTask
@@ -179,8 +180,15 @@ def _load(start: str) -> nn.Module:
 
 
 def _start_from(network: nn.Module, start: str) -> None:
+    given = _load(start).state_dict()
+    # A residual block is the identity until it is trained: a network with more of them begins as the given one.
+    own = network.state_dict()
+    for name, module in network.named_modules():
+        keys = [f"{name}.{key}" for key in module.state_dict()]
+        if isinstance(module, ResidualBlock) and not any(key in given for key in keys):
+            given |= {key: own[key] for key in keys}
     try:
-        network.load_state_dict(_load(start).state_dict())
+        network.load_state_dict(given)
     except RuntimeError as error:
         raise TrainingError(
             "training.train",

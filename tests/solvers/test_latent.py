@@ -582,8 +582,8 @@ def test_the_answer_of_a_denoiser_is_averaged_in_where_it_knows_something(name):
 def test_rounded_data_are_not_adapted_to_where_a_denoiser_answers():
     A, denoiser = ir.operators.Quantize(5), ir.priors.Denoiser(lambda x, s: 0.9 * x + 0.05)
     y = A(linear_decoder(seed=3)(latents(1)).clamp(0, 1))
-    for given, adapted in ((denoiser, False), (None, True)):
-        prior = Latent(relu_decoder(), latent_dim=4, denoiser=given)
+    for given, share, adapted in ((denoiser, None, False), (denoiser, 0.0, True), (None, None, True)):
+        prior = Latent(relu_decoder(), latent_dim=4, denoiser=given, denoised=share)
         assert ("adapted" in ir.solve(y, A, prior, max_steps=10).stages) == adapted
 
 
@@ -866,6 +866,11 @@ WRONG = {
     "weight for a fidelity that is no norm": (call(fidelity="poisson"), ir.CapabilityError, "lam=None"),
     "share above 1": (lambda: plain(relu_decoder(), denoised=1.5), ir.RangeError, r"denoised in \[0, 1\]"),
     "no denoiser": (lambda: plain(relu_decoder(), denoiser="tv"), ir.DTypeError, "a denoiser prior, got str"),
+    "denoiser of other channels": (
+        call(plain(relu_decoder(), denoiser=ir.priors.Denoiser(ir.networks.UNet(4, (4, 8), 1).eval()))),
+        ir.ShapeError,
+        "4",
+    ),
     "no restarts": (call(restarts=0), ir.RangeError, "restarts >= 1"),
     "another method": (call(method="fista"), ir.CapabilityError, "'latent'"),
     "search without a generator": (call(ir.priors.TV(0.1), method="latent"), ir.CapabilityError, "latent"),

@@ -72,6 +72,23 @@ def test_training_leaves_weights_card_log_and_sample_sheet(photos: Path, tmp_pat
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 2
 
 
+def test_deeper_network_begins_as_the_shallower_one_it_is_given(photos: Path, tmp_path: Path) -> None:
+    first = train(RECIPE, photos, tmp_path / "first", accelerator="cpu", say=quiet)
+    settings = {"start": str(first.weights), "optimizer": Optimizer(kind="adamw", lr=1e-12), "steps": 1}
+    deeper = RECIPE.model_copy(update=settings | {"arguments": RECIPE.arguments | {"blocks": [3, 2]}})
+    second = train(deeper, photos, tmp_path / "second", accelerator="cpu", say=quiet)
+    assert first.weights is not None
+    assert second.weights is not None
+    before, after = (networks.load_file(path) for path in (first.weights, second.weights))
+    assert len(list(after.parameters())) > len(list(before.parameters()))
+    x = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(after(x, 0.1), before(x, 0.1), atol=1e-6, rtol=0)
+
+    wider = deeper.model_copy(update={"arguments": RECIPE.arguments | {"widths": [8, 24]}})
+    with pytest.raises(TrainingError, match="architecture that the recipe names"):
+        train(wider, photos, tmp_path / "third", accelerator="cpu", say=quiet)
+
+
 def test_paused_training_exports_nothing_until_it_is_resumed(photos: Path, tmp_path: Path) -> None:
     paused = train(RECIPE, photos, tmp_path / "run", accelerator="cpu", pause_minutes=0.0, say=quiet)
     assert (paused.weights, paused.card, paused.sheet) == (None, None, None)

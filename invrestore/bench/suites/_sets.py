@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 from invrestore._types import Tensor
 from invrestore.bench._types import ImageSet
 
 __all__ = [
     "CBSD68",
+    "CBSD68_FIRST_8",
     "FACES_128",
     "KODAK24",
     "KODAK500",
     "PHOTOS_128",
+    "SET5",
     "SET12",
     "TRAINING_FACES",
     "TRAINING_FACES_128",
@@ -41,7 +45,9 @@ def kodak_500(x: Tensor) -> Tensor:
     return x[..., 6:506, 134:634] if landscape else x[..., 134:634, 6:506]
 
 
+SET5 = ImageSet("set5", "Set5", "set5")
 CBSD68 = ImageSet("cbsd68", "CBSD68", "cbsd68")
+CBSD68_FIRST_8 = dataclasses.replace(CBSD68, first=8, label="CBSD68, first 8")
 KODAK24 = ImageSet("kodak24", "Kodak24", "kodak24")
 KODAK500 = ImageSet("kodak500", "Kodak24, 500 x 500 crops", "kodak24", crop=kodak_500)
 SET12 = ImageSet("set12", "Set12 (gray)", "set12", gray=True)

@@ -1,10 +1,8 @@
 """Eight camera-shake kernels with a little noise."""
 
-import dataclasses
-
 from invrestore.bench._degradations import LevinBlur
-from invrestore.bench._types import ImageSet, Protocol, Row, Suite, Task
-from invrestore.bench.suites._sets import CBSD68, TRAINING_PHOTOS
+from invrestore.bench._types import Protocol, Row, Suite, Task
+from invrestore.bench.suites._sets import CBSD68_FIRST_8, SET5, TRAINING_PHOTOS
 
 __all__ = ["SUITE"]
 
@@ -12,7 +10,7 @@ SUITE = Suite(
     name="deblur",
     title="Deblurring, eight kernels of Levin et al.",
     summary="Known camera shake and noise of σ = 7.65/255: the protocol of IRCNN and DPIR.",
-    images=(ImageSet("set5", "Set5", "set5"), dataclasses.replace(CBSD68, first=8, label="CBSD68, first 8")),
+    images=(SET5, CBSD68_FIRST_8),
     tuning=(TRAINING_PHOTOS,),
     tasks=tuple(Task(f"levin-{k}", f"kernel {k}", LevinBlur(k, 7.65 / 255)) for k in range(1, 9)),
     protocol=Protocol(

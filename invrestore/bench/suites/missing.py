@@ -1,10 +1,8 @@
 """Half and a fifth of the pixels of whole pictures."""
 
-import dataclasses
-
 from invrestore.bench._degradations import Sparse
-from invrestore.bench._types import ImageSet, Protocol, Row, Suite, Task
-from invrestore.bench.suites._sets import CBSD68, TRAINING_PHOTOS
+from invrestore.bench._types import Protocol, Row, Suite, Task
+from invrestore.bench.suites._sets import CBSD68_FIRST_8, SET5, TRAINING_PHOTOS
 
 __all__ = ["SUITE"]
 
@@ -12,7 +10,7 @@ SUITE = Suite(
     name="missing",
     title="Missing pixels",
     summary="50 and 80 % of the pixels are missing, drawn uniformly; the others are exact.",
-    images=(ImageSet("set5", "Set5", "set5"), dataclasses.replace(CBSD68, first=8, label="CBSD68, first 8")),
+    images=(SET5, CBSD68_FIRST_8),
     tuning=(TRAINING_PHOTOS,),
     tasks=tuple(
         Task(
