@@ -87,7 +87,12 @@ VARIANTS = (
     Variant("blending", "without", stage="consistent", tasks=("hole", "colour", "x4")),
     Variant("blending", "value", {"blend": "value"}, tasks=("colour",)),
     *(
-        Variant("average with the denoiser", f"share {share:g}", {"denoised": share}, tasks=("x4", "noise", "levels"))
+        Variant(
+            "average with the denoiser",
+            f"share {share:g}",
+            {"denoised": share},
+            tasks=("x4", "noise", "levels"),
+        )
         for share in (0.0, 0.5, 0.7, 0.85, 1.0)
     ),
     Variant("all that follows the search", "without", stage="raw"),
