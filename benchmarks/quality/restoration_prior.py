@@ -4,9 +4,9 @@ Run::
 
     python -m benchmarks.quality.restoration_prior --data DIR
 
-``priors.Restoration(unified, JPEG(q))`` with each solver, quality and strength of a small grid is tried on crops of
-BSDS500's training images; the best of each kind of problem is then measured on Set5, next to total variation with its
-automatic weight and the shipped denoiser. Deblurring is that of the suite `deblur`: the eight kernels of Levin et al.,
+``priors.Restoration(unified, [JPEG(q), ...])`` with one setting changed at a time is tried on crops of BSDS500's
+training images; the best of each kind of problem is then measured on Set5, next to total variation with its automatic
+weight and the shipped denoiser. Deblurring is that of the suite `deblur`: the eight kernels of Levin et al.,
 circular borders, noise of 7.65/255. Half of the pixels are missing at random, drawn with the index of the image, and
 the others exact. Estimates are clamped and rounded to 8 bits; PSNR of RGB. The result file is
 `benchmarks/results/VERSION/restoration_prior.json`.
@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import itertools
+import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -34,7 +33,7 @@ from invrestore.bench.suites._sets import SET5
 from invrestore.operators import JPEG
 from invrestore.priors import Prior, Restoration
 
-__all__ = ["GRID", "PROBLEMS", "Setting", "main", "mean_psnr", "settings"]
+__all__ = ["PROBLEMS", "TRIALS", "Setting", "main", "mean_psnr"]
 
 PROBLEMS: dict[str, tuple[Degradation, ...]] = {
     "deblurring": tuple(LevinBlur(k, 7.65 / 255) for k in range(1, 9)),
@@ -46,12 +45,6 @@ TRIED: dict[str, tuple[Degradation, ...]] = {
 }
 """What settings are tried on: the same, with two of the kernels."""
 
-GRID: dict[str, tuple[Any, ...]] = {
-    "method": ("hqs", "red", "gradient"),
-    "quality": (10, 20, 40),
-    "strength": (0.02, 0.05, 0.1),
-}
-STEPS = {"hqs": 24, "red": 40, "gradient": 60}
 CROPS, SIDE = 4, 128
 
 
@@ -60,22 +53,55 @@ class Setting:
     """How the restorer is used.
 
     Attributes:
-        method: Solver.
-        quality: Of the JPEG it is asked to undo.
+        qualities: First and last quality of the JPEGs it is asked to undo, with geometric steps between.
         strength: Standard deviation of its error.
+        transforms: Images it is averaged over at each step.
+        method: Solver.
+        steps: Its steps; None takes those of the schedule.
     """
 
-    method: str
-    quality: int
-    strength: float
+    qualities: tuple[int, int] = (5, 95)
+    strength: float = Restoration.strength
+    transforms: int = 4
+    method: str = "hqs"
+    steps: int | None = None
+
+    def prior(self, restorer: Prior) -> Restoration:
+        """The restorer as prior."""
+        first, last = self.qualities
+        ratio = (last / first) ** (1 / (OPERATORS - 1))
+        jpegs = [JPEG(round(first * ratio**k), subsampling="4:4:4") for k in range(OPERATORS)]
+        return Restoration(restorer, jpegs, strength=self.strength, transforms=self.transforms)
 
 
-def settings(exact: bool) -> Iterator[Setting]:
-    """The grid; gradient descent has no exact data term, so it takes part with noisy data only."""
-    for values in itertools.product(*GRID.values()):
-        setting = Setting(**dict(zip(GRID, values, strict=True)))
-        if not (exact and setting.method == "gradient"):
-            yield setting
+OPERATORS = 24
+TRIALS: dict[str, tuple[Setting, ...]] = {
+    "deblurring": (
+        Setting(),
+        Setting(transforms=0),
+        Setting(transforms=1),
+        Setting(transforms=8),
+        Setting((20, 20)),
+        Setting((5, 60)),
+        Setting((10, 95)),
+        Setting(strength=0.03),
+        Setting(steps=24),
+        Setting((20, 20), strength=0.05, transforms=1, method="red", steps=40),
+        Setting((20, 20), strength=0.05, transforms=0, method="gradient", steps=60),
+    ),
+    "half the pixels": (
+        Setting((20, 90)),
+        Setting((20, 90), transforms=0),
+        Setting((20, 90), transforms=1),
+        Setting((40, 40)),
+        Setting((10, 90)),
+        Setting((20, 95)),
+        Setting((30, 90)),
+        Setting((20, 90), steps=20),
+        Setting((20, 20), strength=0.05, transforms=1, method="red", steps=40),
+    ),
+}
+"""Settings by problem: the first, then each part of it changed alone, then other solvers."""
 
 
 def mean_psnr(
@@ -95,8 +121,8 @@ def mean_psnr(
     values, seed = [], 0
     model, options = prior, {}
     if setting is not None:
-        model = Restoration(prior, JPEG(setting.quality), strength=setting.strength)
-        options = {"method": setting.method, "max_steps": STEPS[setting.method]}
+        model = setting.prior(prior)
+        options = {"method": setting.method} | ({} if setting.steps is None else {"max_steps": setting.steps})
     for x in images:
         for degrade in degradations:
             problem = degrade(x, range(seed, seed + len(x)))
@@ -108,7 +134,7 @@ def mean_psnr(
 
 
 def main() -> None:
-    """Try the grid, measure the best, write and print."""
+    """Try the settings, measure the best, write and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -130,15 +156,13 @@ def main() -> None:
         if options.only not in (None, name):
             continue
         tried = []
-        for setting in settings(exact=name != "deblurring"):
+        best, chosen = -math.inf, TRIALS[name][0]
+        for setting in TRIALS[name]:
             value = mean_psnr(crops, TRIED[name], restorer, setting)
             tried.append({**dataclasses.asdict(setting), "psnr": value})
-            print(
-                f"{name}: {setting.method}, quality {setting.quality}, {setting.strength}: {value:.2f}",
-                flush=True,
-            )
-        best = max(tried, key=lambda entry: entry["psnr"])
-        chosen = Setting(**{key: best[key] for key in GRID})
+            print(f"{name}: {setting}: {value:.2f}", flush=True)
+            if value > best:
+                best, chosen = value, setting
         row = {
             "problem": name,
             "setting": dataclasses.asdict(chosen),

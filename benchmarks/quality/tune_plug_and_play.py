@@ -38,7 +38,7 @@ class Case:
 
 
 def cases(data: Path) -> list[Case]:
-    """Every kind of problem that has a schedule of its own."""
+    """Every kind of problem that has a schedule of its own for denoisers."""
     random = torch.rand(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
     with np.load(data / "kernels" / "levin09.npz") as kernels:
         levin = torch.from_numpy(kernels["levin4"])[None, None]
@@ -87,9 +87,8 @@ def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--data", type=Path, default=os.environ.get("INVRESTORE_DATA"), help="data folder")
-    parser.add_argument(
-        "--only", choices=sorted(SCHEDULES), help="one schedule; the result file is left alone"
-    )
+    names = sorted(name for name in SCHEDULES if not name.startswith("restorer"))
+    parser.add_argument("--only", choices=names, help="one schedule; the result file is left alone")
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("name the data folder with --data or INVRESTORE_DATA")

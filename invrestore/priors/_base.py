@@ -143,6 +143,10 @@ class Prior:
         """Why the prior may not suit the operator at noise levels ``sigma``, (B,); empty where it does."""
         return ""
 
+    def at(self, step: int, steps: int) -> Prior:
+        """The prior as step ``step`` of a schedule of ``steps`` uses it, counted from 0; most stay as they are."""
+        return self
+
     def first_lam(self, sigma: Tensor) -> Tensor:
         """Weight a search begins with, (B,), for denoising at noise level ``sigma``, (B,); a guess, not a choice."""
         return sigma

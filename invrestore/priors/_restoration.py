@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Self
 
 import torch
+from torch.nn import functional as F
 
-from invrestore._checks import check_nonnegative, check_sigma, expand
+from invrestore._checks import check_count, check_nonnegative, check_sigma, expand
 from invrestore._types import PerImage, Tensor
 from invrestore.errors import DTypeError
 from invrestore.networks import RestorerNetwork
@@ -17,6 +18,9 @@ from invrestore.priors._base import Capability, Prior
 from invrestore.priors._feed_forward import FeedForward
 
 __all__ = ["Restoration"]
+
+_SHIFT = 8
+"""Shifts are below this number of pixels, the side of JPEG's blocks."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,11 +44,19 @@ class Restoration(Prior):
     their variances. The averaged step keeps iterations from diverging where R expands distances a little. Gradient
     descent searches its step by the size of the gradient, for there is no objective: the prior declares no value.
 
+    R errs where H is blind, for JPEG at the borders of its blocks. ``transforms`` averages R(H .) over images that are
+    flipped, turned and shifted at random, and turned back (equivariant plug-and-play). And where R was trained for a
+    range of degradations, H may be several of them: `solve` with ``method="hqs"`` goes from the first to the last.
+
     Args:
         network: R: a network of this package, a Restorer, or any callable from H x to an image.
-        operator: H, which R was trained for. Its difference from the problem's operator is the point.
+        operator: H, which R was trained for. Its difference from the problem's operator is the point. A sequence is
+            spread over the steps of ``hqs``, the harshest first; anything else uses the last.
         strength: Standard deviation of R's error, and of the noise R removes, in units of the image range, > 0. Smaller
             follows R more.
+        transforms: Images that R(H .) is averaged over at each step; 0 takes the image as it is. H must take images
+            with width and height exchanged, and 8 pixels larger.
+        seed: Of the transforms; each step of ``hqs`` draws others.
         lam: Weight, in units of noise variance, as for ``priors.Denoiser``; None: ``solve`` takes 0.23 sigma^2.
 
     Shapes:
@@ -52,7 +64,7 @@ class Restoration(Prior):
 
     Raises:
         DTypeError: ``network`` is not callable, or ``operator`` no operator.
-        RangeError: ``strength`` is not positive.
+        RangeError: ``strength`` is not positive, ``transforms`` or ``seed`` negative.
 
     Example:
         >>> from invrestore import operators
@@ -62,12 +74,15 @@ class Restoration(Prior):
 
     Reference:
         Hu, Delbracio, Milanfar and Kamilov (2024), A Restoration Network as an Implicit Prior; Romano, Elad and
-        Milanfar (2017) for the use without H^T H. Unlike the first: no scaled proximal map.
+        Milanfar (2017) for the use without H^T H; Terris et al. (2024), Equivariant plug-and-play image reconstruction,
+        for the transforms. Unlike the first: no scaled proximal map.
     """
 
     network: Any = dataclasses.field(default=None, kw_only=False)
-    operator: Operator = dataclasses.field(default=None, kw_only=False)  # type: ignore[assignment]
-    strength: float = dataclasses.field(default=0.05, kw_only=True)
+    operator: Operator | Sequence[Operator] = dataclasses.field(default=(), kw_only=False)
+    strength: float = dataclasses.field(default=0.015, kw_only=True)
+    transforms: int = dataclasses.field(default=0, kw_only=True)
+    seed: int = dataclasses.field(default=0, kw_only=True)
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
         {Capability.GRAD, Capability.DENOISE, Capability.PROX}
@@ -75,10 +90,11 @@ class Restoration(Prior):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.operator, Operator):
+        operators = self.operator if isinstance(self.operator, list | tuple) else (self.operator,)
+        if not operators or not all(isinstance(operator, Operator) for operator in operators):
             raise DTypeError(
                 self.name,
-                expected="operator as the one the network was trained for",
+                expected="operator as the one the network was trained for, or some of them",
                 found=type(self.operator).__name__,
                 remedy="For example priors.Restoration(network, operators.Downsample(4)).",
             )
@@ -90,22 +106,61 @@ class Restoration(Prior):
                 remedy="priors.load(name) loads a shipped restorer.",
             )
         check_nonnegative(self.name, "strength", self.strength, positive=True)
+        check_count(self.name, "transforms", self.transforms, least=0)
+        check_count(self.name, "seed", self.seed, least=0)
         if isinstance(self.network, RestorerNetwork):
             object.__setattr__(self, "network", FeedForward(self.network))
 
+    @property
+    def operators(self) -> Sequence[Operator]:
+        """H, or all of them."""
+        return (self.operator,) if isinstance(self.operator, Operator) else self.operator
+
+    def at(self, step: int, steps: int) -> Self:
+        """The prior with the operator for this step, and with other transforms than before."""
+        last = len(self.operators) - 1
+        operator = self.operators[round(last * min(step / max(steps - 1, 1), 1.0))]
+        return dataclasses.replace(self, operator=operator, seed=self.seed + step)
+
     def restored(self, x: Tensor) -> Tensor:
         """R(H x), (B, C, H, W); restorers that know noise levels are told ``strength``."""
-        y = self.operator(x)
+        return self._transformed(self._restored, x)
+
+    def _restored(self, x: Tensor) -> Tensor:
+        operator = self.operators[-1]
+        y = operator(x)
         if isinstance(self.network, Prior):
             # Told its noise level, as the definition of R has it.
-            return self.network.restore(y, self.operator, self.strength)
+            return self.network.restore(y, operator, self.strength)
         restore: Callable[..., Tensor] | None = getattr(self.network, "restore", None)
-        return self.network(y) if restore is None else restore(y, self.operator)
+        return self.network(y) if restore is None else restore(y, operator)
 
     def grad(self, x: Tensor) -> Tensor:
         """``lam / strength^2 H^T H (x - R(H x))``."""
-        difference = self.operator(x) - self.operator(self.restored(x))
-        return expand(self.weight, x) / self.strength**2 * self.operator.vjp(x, difference)
+        return expand(self.weight, x) / self.strength**2 * self._transformed(self._slope, x)
+
+    def _slope(self, x: Tensor) -> Tensor:
+        operator = self.operators[-1]
+        return operator.vjp(x, operator(x) - operator(self._restored(x)))
+
+    def _transformed(self, act: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+        """Mean of ``act`` over transformed images, each transformed back."""
+        if not self.transforms:
+            return act(x)
+        rng = torch.Generator().manual_seed(self.seed)
+        height, width = x.shape[-2:]
+        mode = "reflect" if min(height, width) > _SHIFT else "replicate"
+        total = torch.zeros_like(x)
+        for _ in range(self.transforms):
+            flip, turns, down, right = (
+                int(torch.randint(count, (), generator=rng)) for count in (2, 4, _SHIFT, _SHIFT)
+            )
+            view = F.pad(x, (right, _SHIFT - right, down, _SHIFT - down), mode=mode)
+            view = torch.rot90(view.flip(-1) if flip else view, turns, (-2, -1))
+            back = torch.rot90(act(view), -turns, (-2, -1))
+            back = back.flip(-1) if flip else back
+            total = total + back[..., down : down + height, right : right + width]
+        return total / self.transforms
 
     def denoise(self, x: Tensor, sigma: PerImage) -> Tensor:
         """``x - k (x - R(H x))`` with k = sigma^2 / (sigma^2 + strength^2)."""
@@ -132,4 +187,5 @@ class Restoration(Prior):
             if isinstance(self.network, torch.nn.Module) and self.network.training
             else []
         )
-        return [*super().tensors(), *self.operator.tensors(), *inner, *trained]
+        own = [t for operator in self.operators for t in operator.tensors()]
+        return [*super().tensors(), *own, *inner, *trained]

@@ -125,7 +125,7 @@ class HQS(Solver[HQSState]):
         lam = torch.as_tensor(problem.prior.weight if problem.prior.lam is not None else 1.0).to(s)
         weight = s**2 / above_zero(lam)
         fitted = problem.data_prox(state.x, weight, start=state.fitted)
-        x = problem.prior.prox(fitted, weight)
+        x = problem.prior.at(state.count, self.steps).prox(fitted, weight)
         count = state.count + 1
         if count == self.steps and (problem.exact or isinstance(problem.fidelity, Interval)):
             x = problem.data_prox(x, weight)

@@ -1,6 +1,7 @@
-"""Which schedule half-quadratic splitting takes for a denoiser: the results of tuning, as data in one place.
+"""Which schedule half-quadratic splitting takes for a network: the results of tuning, as data in one place.
 
-``benchmarks/quality/tune_plug_and_play.py`` prints the figures behind each entry, from training images only.
+``benchmarks/quality/tune_plug_and_play.py`` prints the figures behind each entry, ``restoration_prior.py`` beside it
+those behind the entries of restorers, from training images only.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import dataclasses
 
 from invrestore.fidelity import Interval
 from invrestore.operators import Downsample, Mask
+from invrestore.priors import Restoration
 from invrestore.solvers._hqs import HQS
 from invrestore.solvers._problem import Problem
 
@@ -26,22 +28,34 @@ SCHEDULES: dict[str, HQS] = {
     "exact pixels": HQS(first=30 / 255, floor=3 / 255, steps=24),
     # In units of the rounding error.
     "interval": HQS(first=0.8, last=0.15, steps=8),
+    # A restorer goes from harsh to mild degradations by itself.
+    "restorer, noisy data": HQS(first=17 / 255, steps=12),
+    # In units of the restorer's strength: three quarters of each image stay.
+    "restorer, exact data": HQS(first=0.6, last=0.6, steps=40),
 }
 """Kind of problem to schedule."""
 
 
 def schedule(problem: Problem, max_steps: int | None = None) -> HQS:
     """The tuned schedule for a problem, spread over ``max_steps`` if given."""
-    found = SCHEDULES[_kind(problem)]
+    kind = _kind(problem)
+    found = SCHEDULES[kind]
     if found.last is not None:
-        error = float(problem.sigma.max())  # the same for every image that one quantiser made
-        found = dataclasses.replace(found, first=found.first * error, last=found.last * error)
+        unit = float(problem.sigma.max())  # the same rounding error for every image that one quantiser made
+        if kind == "restorer, exact data":
+            assert isinstance(problem.prior, Restoration)
+            unit = problem.prior.strength
+        found = dataclasses.replace(
+            found, first=min(found.first * unit, 1.0), last=min(found.last * unit, 1.0)
+        )
     return found if max_steps is None else dataclasses.replace(found, steps=max_steps)
 
 
 def _kind(problem: Problem) -> str:
     if isinstance(problem.fidelity, Interval):
         return "interval"
+    if isinstance(problem.prior, Restoration):
+        return "restorer, exact data" if problem.exact else "restorer, noisy data"
     if isinstance(problem.operator, Mask):
         return "exact pixels" if problem.exact else "noisy pixels"
     if problem.exact:

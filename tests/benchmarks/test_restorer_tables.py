@@ -1,5 +1,6 @@
 """Tables of the restorers: files of samples, JPEG of equal size, the restorer as a prior, orderings of ablations."""
 
+import dataclasses
 import json
 import math
 
@@ -61,17 +62,28 @@ def test_summary_counts_pictures_whose_jpeg_is_larger(photo, restorer):
 # As a prior -----------------------------------------------------------------------------------------------------
 
 
-def test_settings_without_noise_leave_out_gradient_descent():
-    noisy, exact = (list(restoration_prior.settings(exact)) for exact in (False, True))
-    assert len(noisy) == 27
-    assert {setting.method for setting in exact} == {"hqs", "red"}
+def test_settings_change_one_part_of_the_first_at_a_time():
+    for trials in restoration_prior.TRIALS.values():
+        first = trials[0]
+        assert len(set(trials)) == len(trials)
+        for setting in trials[1:]:
+            changed = [
+                f for f in dataclasses.fields(setting) if getattr(setting, f.name) != getattr(first, f.name)
+            ]
+            assert len(changed) == 1 or setting.method != first.method
+
+
+def test_qualities_go_from_first_to_last(restorer):
+    prior = restoration_prior.Setting((5, 95)).prior(restorer)
+    qualities = [operator.quality for operator in prior.operators]
+    assert (qualities[0], qualities[-1]) == (5, 95)
+    assert qualities == sorted(qualities)
 
 
 @pytest.mark.parametrize("method", ["hqs", "red", "gradient"])
-def test_restorer_is_measured_as_a_prior_with_every_solver(monkeypatch, photo, restorer, method):
-    monkeypatch.setitem(restoration_prior.STEPS, method, 2)
+def test_restorer_is_measured_as_a_prior_with_every_solver(photo, restorer, method):
     degradation = Noisy(0.05) if method == "gradient" else Sparse(0.5)
-    setting = restoration_prior.Setting(method, 20, 0.05)
+    setting = restoration_prior.Setting((20, 40), 0.05, transforms=1, method=method, steps=2)
     found = restoration_prior.mean_psnr([photo], [degradation], restorer, setting)
     assert 15 < found < 50
 

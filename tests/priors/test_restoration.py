@@ -130,6 +130,63 @@ def test_nonlinear_degradations_use_the_transposed_jacobian(rng) -> None:
     torch.testing.assert_close(prior.grad(x), expected)
 
 
+@pytest.mark.parametrize("size", [(3, 5), (9, 8), (17, 12)])
+def test_transforms_are_undone(size, rng) -> None:
+    x = images(rng, 2, 3, *size)
+    prior = Restoration(lambda y: 0.5 * y, operators.Identity(), transforms=5, strength=0.1, lam=0.02)
+    torch.testing.assert_close(prior.restored(x), 0.5 * x)
+    torch.testing.assert_close(prior.grad(x), 0.02 / 0.01 * 0.5 * x)
+
+
+def test_transforms_average_what_depends_on_place_and_direction(rng) -> None:
+    def marked(y: torch.Tensor) -> torch.Tensor:
+        return y + torch.linspace(0, 1, y.shape[-1], dtype=y.dtype)
+
+    x = images(rng, 3, 1, 16, 16)
+    plain, averaged, again, other = (
+        Restoration(marked, operators.Identity(), transforms=n, seed=seed).restored(x)
+        for n, seed in ((0, 0), (16, 0), (16, 0), (16, 1))
+    )
+    assert float((averaged - x).std()) < 0.5 * float((plain - x).std())
+    assert torch.equal(averaged, again)
+    assert not torch.equal(averaged, other)
+    alone = Restoration(marked, operators.Identity(), transforms=16).restored(x[1:2])
+    torch.testing.assert_close(alone, averaged[1:2])
+
+
+def test_hqs_goes_through_the_operators_with_new_transforms_at_each_step(rng) -> None:
+    seen = []
+
+    class Recorder:
+        def restore(self, y: torch.Tensor, operator: operators.JPEG) -> torch.Tensor:
+            seen.append((operator.quality, tuple(y.shape[-2:])))
+            return y
+
+    H = [operators.JPEG(q) for q in (10, 40, 90)]
+    prior = Restoration(Recorder(), H, transforms=1)
+    y = images(rng, 1, 3, 10, 12)
+    found = ir.solve(y, operators.Mask(torch.ones(10, 12)), prior, sigma=0.1, max_steps=6)
+    assert found.method == "hqs"
+    assert [quality for quality, _ in seen] == [10, 10, 40, 40, 90, 90]
+    assert {size for _, size in seen} == {(18, 20), (20, 18)}
+    assert [prior.at(k, 6).seed for k in range(6)] == list(range(6))
+    seen.clear()
+    prior.restored(y)
+    assert seen[0][0] == 90
+
+
+def test_exact_data_leave_three_quarters_of_the_image_to_the_last_step(rng) -> None:
+    keep = torch.rand(8, 8, generator=rng) < 0.5
+    y = images(rng, 1, 3, 8, 8) * keep
+    prior = Restoration(lambda s: torch.ones_like(s), operators.Identity(), strength=0.2)
+    A = operators.Mask(keep)
+    found = ir.solve(y, A, prior, sigma=0.0, max_steps=1)
+    start = A.initial(y, (3, 8, 8))
+    share = 0.36 / 1.36
+    torch.testing.assert_close(found.x, torch.where(keep, y, start + share * (1 - start)))
+    assert ir.solve(y, A, prior, sigma=0.0).steps.tolist() == [40]
+
+
 def test_restorers_networks_and_functions_are_accepted(rng) -> None:
     H, y = operators.Downsample(2), images(rng, 1, 3, 8, 8)
     restorer = ir.restorers.Unrolled(priors.Tikhonov(0.1), {"sigma": 0.05})
@@ -148,6 +205,14 @@ def test_impossible_priors_are_refused() -> None:
         Restoration(lambda y: y)
     with pytest.raises(DTypeError, match="a Restorer, a network or a callable"):
         Restoration(3, operators.Identity())
+    with pytest.raises(DTypeError, match="or some of them, got int"):
+        Restoration(lambda y: y, 3)
+    with pytest.raises(DTypeError, match="or some of them"):
+        Restoration(lambda y: y, [operators.Identity(), 3])
+    with pytest.raises(RangeError, match="transforms >= 0"):
+        Restoration(lambda y: y, operators.Identity(), transforms=-1)
+    with pytest.raises(DTypeError, match="seed as an int"):
+        Restoration(lambda y: y, operators.Identity(), seed=0.5)
     with pytest.raises(RangeError, match="strength > 0"):
         Restoration(lambda y: y, operators.Identity(), strength=0.0)
     with pytest.raises(DTypeError, match=r"networks\.RestorerNetwork"):
