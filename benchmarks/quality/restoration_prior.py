@@ -80,7 +80,6 @@ TRIALS: dict[str, tuple[Setting, ...]] = {
         Setting(),
         Setting(transforms=0),
         Setting(transforms=1),
-        Setting(transforms=8),
         Setting((20, 20)),
         Setting((5, 60)),
         Setting((10, 95)),

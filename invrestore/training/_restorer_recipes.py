@@ -168,7 +168,9 @@ def _xgan_cpu(name: str, points: bool, patch: int, **choices: Any) -> RestorerRe
         RestorerStage(until=0.85, patch=128, batch=4, l1=1.0, points=weight),
         RestorerStage(patch=128, batch=4, l1=1.0, points=weight, adversarial=2e-3, matching=2e-2),
     )
-    return RestorerRecipe(name=f"{name}-cpu", checkpoint=name, stages=stages, **(_XGAN_CPU | choices))
+    return RestorerRecipe(
+        name=f"{name}-cpu", **({"checkpoint": name, "stages": stages} | _XGAN_CPU | choices)
+    )
 
 
 _SPARSE: dict[str, Any] = {
@@ -203,6 +205,31 @@ _LARGE_SQUARES: dict[str, Any] = {
     "tests": {"white": Block(size=(64, 64), told=0.0), "cluttered": Clutter(size=(16, 64))},
 }
 _WIDE = {"widths": [24, 48, 80, 112, 128, 128], "blocks": [1, 1, 1, 2, 2, 2], "informed": True}
+
+_xgan_block_last_cpu = _xgan_cpu(
+    "xgan-block-last",
+    points=True,
+    patch=128,
+    arguments=_WIDE,
+    optimizer=_SLOW_MUON,
+    **_SQUARES
+    | {
+        "checkpoint": "xgan-block",
+        "start": "xgan-block",
+        "seed": 1,
+        # To find a square of another picture takes longest to learn; squared errors do not let it pass as small.
+        "degradations": (
+            Block(told=0.5),
+            Block(size=(16, 64), centred=0.0, told=0.5, weight=0.5),
+            Clutter(size=(8, 64), weight=4.0),
+        ),
+        "stages": (
+            RestorerStage(until=0.9, patch=128, batch=4, l1=1.0, mse=4.0),
+            RestorerStage(patch=128, batch=4, l1=1.0, mse=4.0, adversarial=2e-3, matching=2e-2),
+        ),
+        "minutes": 60,
+    },
+)
 
 # Deep cascade -------------------------------------------------------------------------------------------------
 
@@ -290,6 +317,7 @@ RESTORERS = (
         **_COLOURED,
     ),
     _xgan_cpu("xgan-block", points=True, patch=128, arguments=_WIDE, optimizer=_SLOW_MUON, **_SQUARES),
+    _xgan_block_last_cpu,
     _cascade,
     _cascade_cpu,
 )
