@@ -8,8 +8,8 @@ Run::
 training images; the best of each kind of problem is then measured on Set5, next to total variation with its automatic
 weight and the shipped denoiser. Deblurring is that of the suite `deblur`: the eight kernels of Levin et al.,
 circular borders, noise of 7.65/255. Half of the pixels are missing at random, drawn with the index of the image, and
-the others exact. Estimates are clamped and rounded to 8 bits; PSNR of RGB. The result file is
-`benchmarks/results/VERSION/restoration_prior.json`.
+the others exact. Estimates are clamped and rounded to 8 bits; PSNR of RGB. The result files are
+`benchmarks/results/VERSION/restoration_prior_PROBLEM.json`.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def main() -> None:
         "--data", type=Path, default=os.environ.get("INVRESTORE_DATA"), help="training data folder"
     )
     parser.add_argument("--restorer", default="unified", help="trained for JPEG")
-    parser.add_argument("--only", choices=PROBLEMS, help="one problem; the result file is left alone")
+    parser.add_argument("--only", choices=PROBLEMS, help="one problem")
     options = parser.parse_args()
     if options.data is None:
         parser.error("name the training data folder with --data or INVRESTORE_DATA")
@@ -150,7 +150,6 @@ def main() -> None:
     restorer = priors.load(options.restorer)
     crops = [training_crops(data, CROPS, SIDE)]
     images = [load(SET5, file) for file in find(SET5, data)]
-    rows = []
     for name, degradations in PROBLEMS.items():
         if options.only not in (None, name):
             continue
@@ -163,22 +162,20 @@ def main() -> None:
             if value > best:
                 best, chosen = value, setting
         row = {
-            "problem": name,
+            "restorer": options.restorer,
+            "crops": f"{CROPS} of {SIDE}x{SIDE}",
             "setting": dataclasses.asdict(chosen),
             "tv": mean_psnr(images, degradations, priors.TV()),
             "denoiser": mean_psnr(images, degradations, priors.load("denoiser")),
             "restoration": mean_psnr(images, degradations, restorer, chosen),
             "tried": tried,
         }
-        rows.append(row)
         print(
             f"{name}, Set5: TV {row['tv']:.2f}, Restoration({options.restorer}) {row['restoration']:.2f} "
             f"({row['restoration'] - row['tv']:+.2f}), denoiser {row['denoiser']:.2f} dB; {chosen}",
             flush=True,
         )
-    if options.only is None:
-        crops_of = f"{CROPS} of {SIDE}x{SIDE}"
-        write_result("restoration_prior", {"restorer": options.restorer, "crops": crops_of, "rows": rows})
+        write_result(f"restoration_prior_{name.replace(' ', '_')}", row)
 
 
 if __name__ == "__main__":

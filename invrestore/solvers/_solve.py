@@ -22,7 +22,7 @@ from invrestore._checks import (
 from invrestore._types import PerImage, Tensor
 from invrestore.errors import CapabilityError, ConvergenceError, DTypeError, UnknownNameError
 from invrestore.fidelity import L2, Fidelity
-from invrestore.operators import Identity, as_operator
+from invrestore.operators import Identity, Mask, as_operator
 from invrestore.priors import Capability, Prior, Tikhonov
 from invrestore.solvers._admm import ADMM
 from invrestore.solvers._base import Solver
@@ -379,6 +379,9 @@ def _auto(problem: Problem) -> tuple[str, str]:
 def _start(problem: Problem) -> Tensor:
     """Start images: the measurement where it is an image, else what the operator makes of it cheaply."""
     y, A = problem.y, problem.linear
+    if isinstance(A, Mask) and problem.exact and problem.prior.can(Capability.DENOISE):
+        # Steps that stop short of a minimum remember where they began.
+        return A.interpolate(y)
     if A is not None and not problem.prior.can(Capability.RESTORE):
         return A.initial(y, problem.input_shape)
     if tuple(y.shape[1:]) == problem.input_shape:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
 from invrestore.errors import DTypeError, RangeError, ShapeError
-from invrestore.operators import Mask, SparseSampling
+from invrestore.operators import Gradient, Mask, SparseSampling
 
 
 def _image(rng: torch.Generator, *shape: int) -> torch.Tensor:
@@ -118,6 +120,51 @@ def test_noise_level_of_a_lonely_pixel_is_zero_and_of_scattered_ones_positive(rn
     y = torch.rand(1, 1, 5, 5, generator=rng)
     assert float(Mask(lonely).estimate_sigma(y)) == 0
     assert float(Mask(torch.eye(5, dtype=torch.bool)).estimate_sigma(y)) > 0
+
+
+@pytest.mark.parametrize("tension", [0.0, 0.5, 20.0])
+def test_interpolation_is_the_dense_minimiser_among_images_with_the_known_pixels(
+    rng: torch.Generator, tension: float
+) -> None:
+    m = torch.rand(7, 6, generator=rng) < 0.4
+    x = _image(rng, 2, 1, 7, 6)
+    found = Mask(m).interpolate(Mask(m)(x), tension, rtol=1e-12, max_steps=2000)
+    D = Gradient()
+    eye = torch.eye(42, dtype=torch.float64).view(42, 1, 7, 6)
+    L = D.gram(eye).flatten(1)
+    M = L @ L + tension * L
+    hole = ~m.flatten()
+    known = x.flatten(1)[:, ~hole]
+    filled = -torch.linalg.solve(M[hole][:, hole], M[hole][:, ~hole] @ known.T).T
+    torch.testing.assert_close(found.flatten(1)[:, hole], filled)
+    torch.testing.assert_close(found.flatten(1)[:, ~hole], known)
+
+
+def test_interpolation_divides_by_the_mask_and_fills_each_image_alone(rng: torch.Generator) -> None:
+    m = torch.where(torch.rand(3, 1, 9, 8, generator=rng) < 0.5, 2.0, 0.0)
+    x = _image(rng, 3, 3, 9, 8).float()
+    together = Mask(m).interpolate(Mask(m)(x))
+    torch.testing.assert_close(together[m.expand_as(x) != 0], x[m.expand_as(x) != 0])
+    for i in range(3):
+        alone = Mask(m[i : i + 1]).interpolate(Mask(m[i : i + 1])(x[i : i + 1]))
+        torch.testing.assert_close(alone, together[i : i + 1], rtol=1e-4, atol=1e-4)
+    flat = torch.full((1, 1, 9, 8), 0.3)
+    torch.testing.assert_close(Mask(m[:1]).interpolate(Mask(m[:1])(flat)), flat)
+
+
+def test_interpolation_of_whole_images_and_of_large_holes_ends_quietly(rng: torch.Generator) -> None:
+    x = torch.rand(1, 1, 64, 64, generator=rng)
+    assert torch.equal(Mask(torch.ones(64, 64)).interpolate(x), x)
+    lonely = torch.zeros(64, 64)
+    lonely[3, 5] = 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = Mask(lonely).interpolate(lonely * x, max_steps=3)
+    torch.testing.assert_close(found, x[0, 0, 3, 5].expand_as(found))
+    with pytest.raises(RangeError, match="tension >= 0"):
+        Mask(lonely).interpolate(x, -1.0)
+    with pytest.raises(ShapeError, match="y to fit the mask"):
+        Mask(lonely).interpolate(x[..., 1:])
 
 
 def test_a_mask_of_another_size_names_both_sizes() -> None:

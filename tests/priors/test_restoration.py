@@ -181,7 +181,7 @@ def test_exact_data_leave_three_quarters_of_the_image_to_the_last_step(rng) -> N
     prior = Restoration(lambda s: torch.ones_like(s), operators.Identity(), strength=0.2)
     A = operators.Mask(keep)
     found = ir.solve(y, A, prior, sigma=0.0, max_steps=1)
-    start = A.initial(y, (3, 8, 8))
+    start = A.interpolate(y)
     share = 0.36 / 1.36
     torch.testing.assert_close(found.x, torch.where(keep, y, start + share * (1 - start)))
     assert ir.solve(y, A, prior, sigma=0.0).steps.tolist() == [40]
