@@ -1,6 +1,6 @@
 """Ours against the peers, side by side in one run.
 
-``python -m pytest benchmarks/speed`` prints the table; ``--benchmark-json=FILE`` keeps it. Every test is one cell:
+``python -m pytest benchmarks/speed`` prints the table; ``--ratios NAME`` keeps it. Every test is one cell:
 a work (the group), and who does it. ``asked`` is the ratio peer / ours we hold ourselves to at 3x256x256 on the CPU.
 """
 
