@@ -183,7 +183,7 @@ class Mask(LinearOperator):
 
         filling = conjugate_gradient(
             lambda x: bent(hole * x),
-            -bent(first - hole * first),
+            -bent((1 - hole) * first),
             hole * first,
             rtol=rtol,
             max_steps=max_steps,

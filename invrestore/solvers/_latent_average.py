@@ -13,7 +13,8 @@ from invrestore.solvers._problem import Problem
 __all__ = ["denoised_share", "plug_and_play_answer"]
 
 _SHARES = {"noisy": 0.85, "rounded": 0.7, "reduced": 0.5}
-"""Share of the plug-and-play answer by kind of data, from the ablation in docs/latent.md."""
+"""Share of the plug-and-play answer by kind of data, chosen by hand on training faces, and rounded up because the
+generator has seen those. ``benchmarks/quality/latent_ablation.py`` has rows for others."""
 
 
 def denoised_share(prior: Latent, problem: Problem) -> float:

@@ -41,10 +41,10 @@ def schedule(problem: Problem, max_steps: int | None = None) -> HQS:
     kind = _kind(problem)
     found = SCHEDULES[kind]
     if found.last is not None:
-        unit = float(problem.sigma.max())  # the same rounding error for every image that one quantiser made
-        if kind == "restorer, exact data":
-            assert isinstance(problem.prior, Restoration)
+        if isinstance(problem.prior, Restoration) and kind != "interval":
             unit = problem.prior.strength
+        else:
+            unit = float(problem.sigma.max())  # the same rounding error for every image that one quantiser made
         found = dataclasses.replace(
             found, first=min(found.first * unit, 1.0), last=min(found.last * unit, 1.0)
         )
