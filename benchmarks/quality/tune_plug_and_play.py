@@ -1,4 +1,4 @@
-"""Are the schedules of plug-and-play at their best? Each setting is halved and doubled, on training images.
+"""Are the schedules of plug-and-play at their best? Each setting is halved and doubled, and flips left out, on training images.
 
 ``python -m benchmarks.quality.tune_plug_and_play --data DIR`` restores crops of BSDS500's training images (none of them
 in a test set) with the schedules in ``invrestore/solvers/_plug_and_play.py`` and with each of their settings
@@ -23,7 +23,7 @@ from invrestore.solvers import HQS
 from invrestore.solvers._plug_and_play import SCHEDULES
 
 SIDE = 72
-CROPS = 4
+CROPS = 16
 LIMITS = {"first": 1.0, "last": 1.0, "floor": 1.0, "weight": float("inf"), "scale": float("inf"), "steps": 48}
 
 
@@ -102,14 +102,16 @@ def main() -> None:
         y = add_noise(case.operator(x), case.sigma)
         tv = ir.solve(y, case.operator, ir.priors.TV(), sigma=case.sigma)
         row = {"case": case.name, "schedule": case.schedule, "tv": float(ir.psnr(tv.x, x).mean())}
-        for name, schedule in neighbours(SCHEDULES[case.schedule], case):
+        tuned = SCHEDULES[case.schedule]
+        straight = dataclasses.replace(denoiser, flip=())
+        variants = [(name, schedule, denoiser) for name, schedule in neighbours(tuned, case)]
+        for name, schedule, prior in [*variants, ("no flips", tuned, straight)]:
             method = scaled(schedule, case, y)
-            found = ir.solve(
-                y, case.operator, denoiser, sigma=case.sigma, method=method, max_steps=method.steps
-            )
+            found = ir.solve(y, case.operator, prior, sigma=case.sigma, method=method, max_steps=method.steps)
             row[name] = float(ir.psnr(found.x, x).mean())
         rows.append(row)
-        changes = ", ".join(f"{k} {v - row['tuned']:+.2f}" for k, v in row.items() if " x " in k)
+        settings = [name for name in row if name not in ("case", "schedule", "tv", "tuned")]
+        changes = ", ".join(f"{name} {row[name] - row['tuned']:+.2f}" for name in settings)
         print(f"{case.name}: TV {row['tv']:.2f}, tuned {row['tuned']:.2f}; {changes}", flush=True)
     if arguments.only is None:
         write_result("plug_and_play_tuning", {"crops": f"{CROPS} of {SIDE}x{SIDE}", "rows": rows})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 
@@ -24,6 +24,9 @@ _WHOLE_PIXELS = 2**22
 _TILE = 1024
 """Side of the tiles that larger ones are cut into."""
 
+_FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
+"""Axes to flip in one step after the other of a schedule. Quarter turns cost up to 0.04 dB at x4."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Denoiser(Prior):
@@ -42,6 +45,10 @@ class Denoiser(Prior):
             their mean: noise that is the same in all channels is what is left in the mean of independent noise that
             much stronger. Colour images reach a gray network channel by channel.
         ensemble: Average over this many of the 8 flips and quarter turns; 1 or 8.
+        flip: Axes that the network sees the image flipped along, out of (-1, -2). None flips nothing by itself, and
+            step by step in half-quadratic splitting: not at all, left to right, top to bottom, both, and again, so
+            that errors which depend on direction average out at no cost (Zhang et al., 2021; Terris et al., 2024:
+            +0.0 to +0.1 dB on 12 problems). ``flip=()`` never flips, for pictures whose network knows up from down.
         precision: "auto", "full" or "bfloat16". "full" computes in the types of image and network. "bfloat16" lets the
             network multiply in bfloat16 and rounds only its estimate of the noise, never the image. "auto" does so
             for trained networks of this package on machines with matrix units for it, where it is 3 to 5 times
@@ -56,16 +63,19 @@ class Denoiser(Prior):
     Raises:
         DTypeError: ``network`` is not callable.
         ShapeError: The image's channels do not fit the network.
-        RangeError: ``tile`` is no side of a tile, or lam * step asks for a strength above 1.
+        RangeError: ``tile`` is no side of a tile, ``flip`` names another axis, or lam * step asks for a strength
+            above 1.
         UnknownNameError: Unknown ``precision``.
 
     Reference:
-        Venkatakrishnan, Bouman and Wohlberg (2013); Romano, Elad and Milanfar (2017); Zhang et al. (2021).
+        Venkatakrishnan, Bouman and Wohlberg (2013); Romano, Elad and Milanfar (2017); Zhang et al. (2021); Terris,
+        Moreau, Pustelnik and Tachella (2024) on transforms that change from step to step.
     """
 
     network: Callable[..., Tensor] = dataclasses.field(default=None, kw_only=False)  # type: ignore[assignment]
     channels: int | None = dataclasses.field(default=None, kw_only=True)
     ensemble: int = dataclasses.field(default=1, kw_only=True)
+    flip: tuple[int, ...] | None = dataclasses.field(default=None, kw_only=True)
     precision: str = dataclasses.field(default="auto", kw_only=True)
     tile: int | None = dataclasses.field(default=None, kw_only=True)
 
@@ -84,6 +94,15 @@ class Denoiser(Prior):
         check_count(self.name, "ensemble", self.ensemble)
         if self.ensemble not in (1, 8):
             raise CapabilityError(self.name, expected="ensemble 1 or 8", found=str(self.ensemble))
+        if self.flip is not None and (
+            not isinstance(self.flip, tuple) or tuple(sorted(self.flip)) not in _FLIPS
+        ):
+            raise RangeError(
+                self.name,
+                expected="flip as (), (-1,), (-2,), (-2, -1) or None",
+                found=repr(self.flip),
+                remedy="The axes are counted from the last: -1 flips left to right, -2 top to bottom.",
+            )
         if self.tile is not None and check_count(self.name, "tile", self.tile, least=0):
             check_tile(self.name, self.tile)
 
@@ -99,7 +118,7 @@ class Denoiser(Prior):
     def _denoise(self, x: Tensor, sigma: PerImage) -> Tensor:
         """``denoise`` of checked arguments."""
         if self.ensemble == 1:
-            return self._call(x, sigma)
+            return self._call(x.flip(self.flip), sigma).flip(self.flip) if self.flip else self._call(x, sigma)
         total = torch.zeros_like(x)
         for turn in range(4):
             for flip in (False, True):
@@ -173,6 +192,12 @@ class Denoiser(Prior):
         strength = variance.sqrt() if isinstance(variance, torch.Tensor) else variance**0.5
         _check_strength(f"{self.name}.prox", strength)
         return self._denoise(v, strength)
+
+    def at(self, step: int, steps: int) -> Self:
+        """The prior with the flip of this step, unless ``flip`` or ``ensemble`` is set."""
+        if self.flip is not None or self.ensemble > 1:
+            return self
+        return dataclasses.replace(self, flip=_FLIPS[step % len(_FLIPS)])
 
     def first_lam(self, sigma: Tensor) -> Tensor:
         """0.23 sigma^2."""

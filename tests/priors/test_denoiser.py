@@ -62,6 +62,52 @@ def test_bfloat16_on_request_reaches_any_network(network, seen):
     assert out.dtype == torch.float32
 
 
+RAMP = torch.arange(5.0) + 10 * torch.arange(3.0)[:, None]
+
+
+def sloped(x, sigma):
+    """A network that errs differently in every direction."""
+    return x + RAMP
+
+
+@pytest.mark.parametrize(
+    ("step", "axes"), [(0, ()), (1, (-1,)), (2, (-2,)), (3, (-2, -1)), (4, ()), (7, (-2, -1))]
+)
+def test_each_step_of_a_schedule_shows_the_network_another_flip(step, axes):
+    x = torch.rand(1, 1, 3, 5)
+    found = Denoiser(sloped).at(step, 8).denoise(x, 0.1)
+    assert torch.equal(found, x + RAMP.flip(axes))
+
+
+def test_errors_that_depend_on_direction_average_out_over_the_steps_of_splitting():
+    def drifting(x, sigma):
+        return x + 1e-2 * torch.linspace(-1, 1, 16)
+
+    operator, truth = ir.operators.Blur(ir.kernels.gaussian(1.0)), torch.full((1, 1, 16, 16), 0.5)
+    flipped, straight = (
+        ir.solve(operator(truth), operator, Denoiser(drifting, flip=flip), sigma=0.05).x - truth
+        for flip in (None, ())
+    )
+    assert float(flipped.abs().max()) < 0.6 * float(straight.abs().max())
+
+
+@pytest.mark.parametrize("settings", [{"flip": ()}, {"flip": (-1, -2)}, {"ensemble": 8}])
+def test_a_chosen_flip_or_ensemble_stays(settings):
+    prior = Denoiser(sloped, **settings)
+    assert prior.at(1, 8) is prior
+
+
+def test_denoising_alone_flips_nothing():
+    x = torch.rand(1, 1, 3, 5)
+    assert torch.equal(ir.solve(x, ir.operators.Identity(), Denoiser(sloped), sigma=0.1).x, x + RAMP)
+
+
+@pytest.mark.parametrize("flip", [(0,), (-3,), (-1, -1), -1, "h"])
+def test_a_flip_along_another_axis_is_refused(flip):
+    with pytest.raises(ir.errors.RangeError, match="flip as"):
+        Denoiser(sloped, flip=flip)
+
+
 def test_an_unknown_precision_is_refused(network):
     with pytest.raises(ir.UnknownNameError, match="precision"):
         Denoiser(network, precision="half")
