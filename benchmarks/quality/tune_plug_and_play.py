@@ -1,8 +1,9 @@
-"""Are the schedules of plug-and-play at their best? Each setting is halved and doubled, and flips left out, on training images.
+"""Are the schedules of plug-and-play at their best? Each setting is halved and doubled, on training images.
 
 ``python -m benchmarks.quality.tune_plug_and_play --data DIR`` restores crops of BSDS500's training images (none of them
 in a test set) with the schedules in ``invrestore/solvers/_plug_and_play.py`` and with each of their settings
-changed alone, beside TV, prints the mean PSNR and writes the result file. ``--only NAME`` takes one kind of problem.
+changed alone, also without flips, beside TV, prints the mean PSNR and writes the result file. ``--only NAME`` takes
+one kind of problem.
 """
 
 from __future__ import annotations
