@@ -62,15 +62,16 @@ class Variant:
     tasks: tuple[str, ...] | None = None
 
 
+_FROM_TABLE = {"encoder": None, "restarts": 1, "mean_start": False}
 DEFAULT = Variant("default", "as shipped")
 VARIANTS = (
     DEFAULT,
-    Variant("start", "random", {"encoder": None, "candidates": 1, "restarts": 1}),
-    Variant("start", "best of 16", {"encoder": None, "candidates": 16, "restarts": 1}),
-    Variant("start", "encoder", {"candidates": 1, "restarts": 1}),
-    Variant("restarts", "1", {"restarts": 1}),
-    Variant("restarts", "4", {"restarts": 4}),
-    Variant("restarts", "16", {"restarts": 16}),
+    Variant("start", "random", _FROM_TABLE | {"candidates": 1}),
+    Variant("start", "best of 16", _FROM_TABLE | {"candidates": 16}),
+    Variant("start", "encoder", {"candidates": 1, "restarts": 1, "mean_start": False}),
+    Variant("start", "mean style", {"restarts": 1, "mean_start": True}),
+    *(Variant("restarts", f"{n}", {"restarts": n}) for n in (1, 4, 8, 16)),
+    *(Variant("steps", f"{n}", {"steps": n}) for n in (50, 150, 300)),
     Variant("space", "z", {"space": "z"}),
     Variant("space", "w", {"space": "w"}),
     Variant("space", "w+", {"space": "w+"}),
@@ -174,6 +175,14 @@ class Unit:
         except (OSError, ValueError):
             return None
         return content
+
+
+def _settings(prior: Latent) -> dict[str, Any]:
+    """The prior's own choices, which a row changes one of."""
+    values = {field.name: getattr(prior, field.name) for field in dataclasses.fields(prior)}
+    return {
+        name: v for name, v in values.items() if v is None or isinstance(v, bool | int | float | str | tuple)
+    }
 
 
 def _units(variant: Variant, tasks: Sequence[Task], count: int, about: str) -> list[Unit]:
@@ -294,7 +303,14 @@ def main() -> None:
     tasks = [SUITE.task(name) for name in names]
     variants = variants_of(prior, options.parts.split(",") if options.parts else None)
     about = repr(
-        (__version__, networks.card(options.prior).sha256, options.split, options.faces, SUITE.protocol)
+        (
+            __version__,
+            networks.card(options.prior).sha256,
+            _settings(prior),
+            options.split,
+            options.faces,
+            SUITE.protocol,
+        )
     )
     if not options.table:
         faces = _faces(Path(options.data), options.split, options.faces)

@@ -113,6 +113,7 @@ def plain_map(problem: Problem, *, prior: str) -> Tensor:
         space="z",
         candidates=1,
         restarts=1,
+        steps=300,
         importance=0.0,
         adapt=0,
         consistency=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import torch
@@ -34,7 +35,10 @@ def _makers() -> dict[str, Callable[[], Prior]]:
                 compares = getattr(network.discriminator, "minibatch_std", False)
                 critic = None if compares else network.discriminator
                 denoiser = makers["denoiser"]() if "denoiser" in makers else None
-                return Latent(network.generator, critic, network.encoder, denoiser=denoiser)
+                prior = Latent(network.generator, critic, network.encoder, denoiser=denoiser)
+                # From the encoder's start, longer searches and more of them fit the data better and the truth worse
+                # (benchmarks/quality/latent_ablation.py).
+                return dataclasses.replace(prior, restarts=2, steps=100) if prior.has_styles else prior
             if isinstance(network, networks.RestorerNetwork):
                 return FeedForward(network, degradations=networks.card(name).degradations)
             return Denoiser(network)

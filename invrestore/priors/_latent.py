@@ -78,9 +78,12 @@ class Latent(Prior):
         bound: Where "clip" ends.
         candidates: Size of the table of random latents starts are chosen from, by data loss.
         encoder_rounds: Times an image is encoded, each time after its measurement was put into the last reconstruction.
+        mean_start: In "w" and "w+": one search starts from the mean style, whatever its data loss; with one restart, it
+            is the only one. None: where there is no encoder, or the data are gray, so that it sees no colours.
         restarts: Searches for each image, of which the best is kept; ``solve(restarts=...)`` overrides it.
         prune: After a quarter of the steps, go on with the better quarter of the restarts.
         optimiser: "adam", "nesterov" (momentum 0.9) or "lbfgs" (10 pairs, one evaluation a step).
+        steps: Steps of the search where ``solve`` gets no ``max_steps``; the step size falls over them.
         rate: Step size at the start, falling to a twentieth along a cosine; None: 0.05 (adam), 1e-3 (nesterov). L-BFGS
             finds its own.
         adapt: Fine-tuning steps for each image, 0 for none. None: 100 for noisy or rounded data and for masks,
@@ -151,9 +154,11 @@ class Latent(Prior):
     bound: float = dataclasses.field(default=1.0, kw_only=True)
     candidates: int = dataclasses.field(default=64, kw_only=True)
     encoder_rounds: int = dataclasses.field(default=3, kw_only=True)
+    mean_start: bool | None = dataclasses.field(default=None, kw_only=True)
     restarts: int = dataclasses.field(default=8, kw_only=True)
     prune: bool = dataclasses.field(default=True, kw_only=True)
     optimiser: str = dataclasses.field(default="adam", kw_only=True)
+    steps: int = dataclasses.field(default=300, kw_only=True)
     rate: float | None = dataclasses.field(default=None, kw_only=True)
     adapt: int | None = dataclasses.field(default=None, kw_only=True)
     adapt_rate: float | None = dataclasses.field(default=None, kw_only=True)
@@ -183,7 +188,7 @@ class Latent(Prior):
         check_choice(self.name, "optimiser", self.optimiser, OPTIMISERS)
         check_choice(self.name, "blend", self.blend, BLENDS)
         check_choice(self.name, "precision", self.precision, PRECISIONS)
-        for name in ("candidates", "encoder_rounds", "restarts"):
+        for name in ("candidates", "encoder_rounds", "restarts", "steps"):
             check_count(self.name, name, getattr(self, name))
         if self.adapt is not None:
             check_count(self.name, "adapt", self.adapt, least=0)

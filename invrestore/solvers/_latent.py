@@ -46,8 +46,8 @@ class LatentSearch(Solver[LatentState]):
 
     The settings are those of the prior, ``priors.Latent``. In order:
 
-    1. Starts: latents of the encoder, also of the image with its measurement put into the last reconstruction, and a
-       table of random latents; the ``restarts`` of least data loss are kept. All images share the table.
+    1. Starts: latents of the encoder, also of the image with its measurement put into the last reconstruction, a table
+       of random latents, which all images share, and the mean style; the ``restarts`` of least data loss are kept.
     2. Descent in z, or in w and then w+, or on to a layer: all restarts of all images side by side. A restart stops
        when its objective fell by less than ``tol`` times the scale of its data within 25 steps, or when it has fallen
        behind. Its best iterate counts.
@@ -64,7 +64,6 @@ class LatentSearch(Solver[LatentState]):
 
     name: ClassVar[str] = "latent"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.LATENT})
-    default_steps: ClassVar[int] = 300
     default_tol: ClassVar[float] = 1e-3
 
     def check(self, problem: Problem) -> None:
@@ -169,6 +168,10 @@ class LatentSearch(Solver[LatentState]):
         assert isinstance(found, LatentState)
         return found
 
+    def budget(self, problem: Problem) -> int:
+        """Steps of a search for which the caller names no number: those of the prior."""
+        return _latent_prior(problem).steps
+
     def search(
         self,
         problem: Problem,
@@ -191,7 +194,7 @@ class LatentSearch(Solver[LatentState]):
                 (B, C, H, W) for the encoder.
             restarts: Searches for each image; None takes the prior's number.
             rng: Source of the table of random latents; None is one seeded with 0.
-            max_steps: Steps over all spaces.
+            max_steps: Steps over all spaces; None takes the prior's number.
             tol: Share of its data scale an objective has to fall by within 25 steps to go on; 0 runs all steps.
             truth: True images, for PSNR.
             callback: ``callback(step, x)`` with the best images so far; the images are then searched in one group.
@@ -202,7 +205,7 @@ class LatentSearch(Solver[LatentState]):
         prior = _latent_prior(problem)
         notes = [] if notes is None else notes
         count = prior.restarts if restarts is None else check_count("solve", "restarts", restarts)
-        limit = max_steps or self.default_steps
+        limit = max_steps or self.budget(problem)
         tolerance = self.default_tol if tol is None else tol
         chunk = prior.chunk or (64 if problem.y.device.type == "cpu" else 512)
         together = callback is not None or depends_on_place(problem.operator)

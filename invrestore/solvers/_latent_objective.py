@@ -10,10 +10,11 @@ import torch
 
 from invrestore._types import Tensor
 from invrestore.fidelity import L1, Fidelity, Interval
-from invrestore.operators import Downsample, Grayscale, Mask, Operator, Value
+from invrestore.operators import Downsample, Mask, Operator
 from invrestore.operators._select import depends_on_place, select
 from invrestore.priors import Latent
 from invrestore.solvers._blend import importance_weights
+from invrestore.solvers._latent_spaces import sees_gray
 from invrestore.solvers._problem import Problem
 
 __all__ = ["EIGHT_BITS", "Evaluation", "Group", "Part"]
@@ -139,7 +140,7 @@ class Group:
         operator = self.problem.operator
         if isinstance(operator, Downsample):
             return _EVIDENCE_OF_MEANS
-        return _EVIDENCE_OF_GRAY if isinstance(operator, Grayscale | Value) else _EVIDENCE
+        return _EVIDENCE_OF_GRAY if sees_gray(operator) else _EVIDENCE
 
     def _weights(self) -> tuple[Tensor | None, Tensor]:
         """Importance of each sample, None for 1, and the effective number of samples of each image, (b,)."""

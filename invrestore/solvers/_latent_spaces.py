@@ -14,7 +14,7 @@ from invrestore._types import Tensor
 from invrestore.operators import Grayscale, Operator, Value
 from invrestore.priors import Latent
 
-__all__ = ["Call", "Codes", "Layer", "Methods", "Space", "W", "WPlus", "Z", "spaces_of"]
+__all__ = ["Call", "Codes", "Layer", "Methods", "Space", "W", "WPlus", "Z", "sees_gray", "spaces_of"]
 
 Call = Callable[..., Tensor]
 """``call(name, *arguments)``: a method of the generator, "forward" for the generator itself, with whatever weights."""
@@ -160,6 +160,10 @@ class W(Space):
         kept = values > 1e-6 * values[-1]
         return cls(prior, call, mean, vectors[:, kept].to(w), values[kept].sqrt().to(w))
 
+    def mean_codes(self, count: int) -> Codes:
+        """The mean style, ``count`` times."""
+        return Codes(self.mean.new_zeros(count, len(self.scale)))
+
     def whiten(self, w: Tensor) -> Tensor:
         """Whitened styles v of w (..., dw)."""
         return ((w - self.mean) @ self.axes) / self.scale
@@ -256,14 +260,19 @@ class Layer(Space):
         return codes.code.new_zeros(codes.code.shape[0])
 
 
+def sees_gray(operator: Operator) -> bool:
+    """Whether measurements say nothing of colours."""
+    return isinstance(operator, Grayscale | Value)
+
+
 def spaces_of(prior: Latent, operator: Operator) -> list[Space]:
     """The spaces a search passes through, each starting where the one before ended."""
     call = Methods(prior.generator)
     space = prior.space
     if space == "auto":
         # A gray picture says nothing of colours, which layers with styles of their own would turn at will.
-        gray = isinstance(operator, Grayscale | Value)
-        plus = isinstance(getattr(prior.generator, "num_layers", None), int) and not gray
+        layered = isinstance(getattr(prior.generator, "num_layers", None), int)
+        plus = layered and not sees_gray(operator)
         space = ("w+" if plus else "w") if prior.has_styles else "z"
     spaces: list[Space] = []
     if space == "z":

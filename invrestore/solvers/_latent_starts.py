@@ -12,7 +12,7 @@ from invrestore.operators import Identity
 from invrestore.priors import Latent
 from invrestore.solvers._blend import back_project, has_exact_step
 from invrestore.solvers._latent_objective import Group
-from invrestore.solvers._latent_spaces import Codes, Space
+from invrestore.solvers._latent_spaces import Codes, Space, W, sees_gray
 from invrestore.solvers._latent_state import Items, note
 from invrestore.solvers._problem import Problem
 
@@ -42,21 +42,24 @@ def encoder_space(prior: Latent) -> str:
 def starts(
     group: Group, space: Space, table: Table, init: Tensor | None, restarts: int, notes: list[str]
 ) -> Items:
-    """The starts of each image: given ones, then those of least data loss among encoder and table."""
+    """The starts of each image: given ones or the mean style, then those of least data loss of encoder and table."""
     size, part = group.size, group.whole
     pool: list[tuple[Codes, Tensor]] = []
-    given = 0
+    first = 0
     if init is not None and init.ndim == 3:
-        given = min(init.shape[1], restarts)
-        z = init[:, :given].to(table.codes.code)
-        pool += [_imaged(space, space.enter(z[:, r], "z")) for r in range(given)]
+        first = min(init.shape[1], restarts)
+        z = init[:, :first].to(table.codes.code)
+        pool += [_imaged(space, space.enter(z[:, r], "z")) for r in range(first)]
+    elif init is None and isinstance(space, W) and _begins_at_mean(space.prior, group.problem):
+        first = 1
+        pool.append(_imaged(space, space.mean_codes(size)))
     pool += _encoded(group, space, init if init is not None and init.ndim == 4 else None, notes)
     for j in range(len(table.x)):
         code, x = table.codes.code[j], table.x[j]
         pool.append((Codes(code.expand(size, *code.shape)), x.expand(size, *x.shape)))
     data = torch.stack([group.data(part, x.to(group.problem.y.dtype)) for _, x in pool])
     rank = torch.where(torch.isfinite(data), data, math.inf)
-    rank[:given] = -1.0
+    rank[:first] = -1.0
     chosen = rank.argsort(dim=0, stable=True)[:restarts]
     place = torch.arange(size, device=chosen.device)
     codes = torch.stack([c.code for c, _ in pool])[chosen, place].flatten(0, 1)
@@ -72,6 +75,12 @@ def starts(
         torch.zeros(total, dtype=torch.long, device=x.device),
         torch.zeros(total, dtype=torch.bool, device=x.device),
     )
+
+
+def _begins_at_mean(prior: Latent, problem: Problem) -> bool:
+    if prior.mean_start is not None:
+        return prior.mean_start
+    return prior.encoder is None or sees_gray(problem.operator)
 
 
 def _imaged(space: Space, codes: Codes) -> tuple[Codes, Tensor]:

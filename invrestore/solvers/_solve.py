@@ -191,7 +191,7 @@ def solve(
             solver = dataclasses.replace(solver, seed=seed)
         solver.check(problem)
         if isinstance(solver, LatentSearch):
-            with _bar(progress, solver.name, max_steps or solver.default_steps) as tick:
+            with _bar(progress, solver.name, max_steps or solver.budget(problem)) as tick:
                 outcome = solver.search(
                     problem,
                     init=init,

@@ -69,7 +69,7 @@ def weights(monkeypatch, tmp_path):
         )
         networks.save(architecture(**arguments), tmp_path / f"{name}.safetensors", card)
     monkeypatch.setenv("INVRESTORE_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(LatentSearch, "default_steps", 12)
+    monkeypatch.setattr(LatentSearch, "budget", lambda self, problem: 12)
     monkeypatch.setattr("invrestore.solvers._latent_adapt._ADAPTATION", 5)
     _learned._load.cache_clear()
     yield

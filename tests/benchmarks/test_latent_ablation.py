@@ -14,7 +14,7 @@ from invrestore.networks import DCGAN, FaceGAN
 from invrestore.priors import Latent
 
 SIDE = 16
-PLAIN = {"restarts": 2, "candidates": 4, "adapt": 2}
+PLAIN = {"restarts": 2, "candidates": 4, "adapt": 2, "steps": 9}
 
 
 def faces_prior():
@@ -31,7 +31,6 @@ def dcgan_prior():
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    monkeypatch.setattr("invrestore.solvers.LatentSearch.default_steps", 9)
     monkeypatch.setattr("invrestore.solvers._latent_adapt._ADAPTATION", 2)
     monkeypatch.setattr("invrestore.solvers._latent_spaces._STYLE_SAMPLES", 256)
 
@@ -55,7 +54,7 @@ def test_rows_are_those_the_prior_offers():
     assert ("space", "z") in names
     assert not names & {("space", "w"), ("start", "encoder"), ("discriminator", "without")}
     some = ablation.variants_of(faces_prior(), ["restarts"])
-    assert [v.name for v in some] == ["as shipped", "1", "4", "16"]
+    assert [v.name for v in some] == ["as shipped", "1", "4", "8", "16"]
     with pytest.raises(SystemExit, match="no part 'spaces'"):
         ablation.variants_of(faces_prior(), ["spaces"])
 
@@ -136,9 +135,9 @@ def test_command_goes_on_where_it_stopped(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(sys, "argv", [*arguments, "--parts", "start", "--tasks", "x4"])
     ablation.main()
     first = capsys.readouterr().out
-    assert calls == [(n, "x4", [0, 1]) for n in (2, 1, 1, 1)]
-    assert first.count("| start |") == 3
+    assert calls == [(n, "x4", [0, 1]) for n in (2, 1, 1, 1, 1)]
+    assert first.count("| start |") == 4
     assert "| default | as shipped | 21.50 / 0.550 |" in first
     ablation.main()
-    assert len(calls) == 4
+    assert len(calls) == 5
     assert capsys.readouterr().out == first[first.index("| part |") :]

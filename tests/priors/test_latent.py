@@ -186,6 +186,7 @@ WRONG = {
     ),
     "unknown blend": (lambda: Latent(G, latent_dim=4, blend="poison"), ir.UnknownNameError, "'poisson'"),
     "no restarts": (lambda: Latent(G, latent_dim=4, restarts=0), ir.RangeError, "restarts >= 1"),
+    "no steps": (lambda: Latent(G, latent_dim=4, steps=0), ir.RangeError, "steps >= 1"),
     "negative rate": (lambda: Latent(G, latent_dim=4, rate=-1.0), ir.RangeError, "rate > 0"),
     "importance above 1": (lambda: Latent(G, latent_dim=4, importance=2.0), ir.RangeError, r"\[0, 1\]"),
     "negative adaptation": (lambda: Latent(G, latent_dim=4, adapt=-1), ir.RangeError, "adapt >= 0"),

@@ -439,6 +439,49 @@ def test_styles_of_layers_are_left_alone_where_colours_are_not_measured():
         assert any(f"search: {path} restart" in choice for choice in choices)
 
 
+def mean_image(G):
+    """The image of the mean style, from more latents than the search takes."""
+    z = torch.randn(100_000, 3, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    return G.synthesis(G.mapping(z).mean(0, keepdim=True)).detach()
+
+
+@pytest.mark.parametrize(("settings", "at_mean"), [({}, True), ({"mean_start": False}, False)])
+def test_one_restart_without_an_encoder_begins_at_the_mean_style(settings, at_mean, mask):
+    G = Styled()
+    prior = plain(G, latent=3, space="w", restarts=1, **settings)
+    # The first look at the images is before the first step.
+    seen = []
+    ir.solve(
+        mask(G(latents(2, 3))), mask, prior, sigma=0.0, max_steps=1, callback=lambda _, x: seen.append(x)
+    )
+    assert (float((seen[0] - mean_image(G)).abs().max()) < 1e-2) == at_mean
+
+
+def test_an_encoder_begins_except_on_gray_data_which_show_it_no_colours():
+    G = Styled()
+    code = G.mapping(latents(1, 3)).detach() + 1.0
+
+    def encoder(x):
+        return code.expand(len(x), -1)
+
+    encoder.space = "w"
+    prior = plain(G, latent=3, encoder=encoder, candidates=1, restarts=1)
+    x = G.synthesis(code).detach()
+    for A, start in ((ir.operators.Downsample(2), x), (ir.operators.Grayscale(), mean_image(G))):
+        seen = []
+        ir.solve(
+            A(x), A, prior, sigma=0.0, max_steps=1, callback=lambda _, image, seen=seen: seen.append(image)
+        )
+        assert float((seen[0] - start).abs().max()) < 1e-2
+
+
+def test_the_prior_says_how_many_steps_a_search_takes(mask):
+    prior = plain(relu_decoder(), steps=7)
+    y = mask(prior.generate(latents(1)))
+    assert ir.solve(y, mask, prior, sigma=0.0, tol=0.0).steps.tolist() == [7]
+    assert ir.solve(y, mask, prior, sigma=0.0, tol=0.0, max_steps=5).steps.tolist() == [5]
+
+
 @pytest.mark.parametrize("space", ["z", "w", "w+", "auto"])
 def test_styles_are_searched_where_the_generator_has_them(space, mask):
     prior = plain(Styled(), latent=3, space=space, restarts=6)
