@@ -48,7 +48,7 @@ class Denoiser(Prior):
         flip: Axes that the network sees the image flipped along, out of (-1, -2). None flips nothing by itself, and
             step by step in half-quadratic splitting: not at all, left to right, top to bottom, both, and again, so
             that errors which depend on direction average out at no cost (Zhang et al., 2021; Terris et al., 2024:
-            +0.0 to +0.1 dB on 12 problems). ``flip=()`` never flips, for pictures whose network knows up from down.
+            see docs/choosing.md). ``flip=()`` never flips, for pictures whose network knows up from down.
         precision: "auto", "full" or "bfloat16". "full" computes in the types of image and network. "bfloat16" lets the
             network multiply in bfloat16 and rounds only its estimate of the noise, never the image. "auto" does so
             for trained networks of this package on machines with matrix units for it, where it is 3 to 5 times
