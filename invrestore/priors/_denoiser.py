@@ -25,7 +25,7 @@ _TILE = 1024
 """Side of the tiles that larger ones are cut into."""
 
 _FLIPS: tuple[tuple[int, ...], ...] = ((), (-1,), (-2,), (-2, -1))
-"""Axes to flip in one step after the other of a schedule. Quarter turns cost up to 0.04 dB at x4."""
+"""Axes to flip in one step after the other. They keep the shape, as quarter turns of oblong pictures would not."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,8 +47,8 @@ class Denoiser(Prior):
         ensemble: Average over this many of the 8 flips and quarter turns; 1 or 8.
         flip: Axes that the network sees the image flipped along, out of (-1, -2). None flips nothing by itself, and
             step by step in half-quadratic splitting: not at all, left to right, top to bottom, both, and again, so
-            that errors which depend on direction average out at no cost (Zhang et al., 2021; Terris et al., 2024:
-            see docs/choosing.md). ``flip=()`` never flips, for pictures whose network knows up from down.
+            that errors which depend on direction average out at no cost (Zhang et al., 2021; Terris et al., 2024);
+            docs/choosing.md says what it is worth. ``()`` never flips, for networks that know up from down.
         precision: "auto", "full" or "bfloat16". "full" computes in the types of image and network. "bfloat16" lets the
             network multiply in bfloat16 and rounds only its estimate of the noise, never the image. "auto" does so
             for trained networks of this package on machines with matrix units for it, where it is 3 to 5 times
