@@ -13,7 +13,7 @@ import invrestore as ir
 
 options = argparse.ArgumentParser(description=__doc__)
 options.add_argument("--photo", help="aligned face as wide as high, brought to the generator's size")
-options.add_argument("--side", type=int, default=64, help="steps of the search, 4 for each pixel of this")
+options.add_argument("--side", type=int, default=64, help="steps of the search, 2 for each pixel of this")
 options.add_argument("--out", help="picture to write")
 options.add_argument("--film", help="animation to write, ending in .gif")
 given = options.parse_args()
@@ -32,7 +32,7 @@ operator = ir.operators.Mask(known)
 y = operator(truth)
 
 film = ir.solvers.Film(every=10)
-solution = ir.solve(y, operator, prior, sigma=0.0, max_steps=4 * given.side, callback=film)
+solution = ir.solve(y, operator, prior, sigma=0.0, max_steps=2 * given.side, callback=film)
 
 print(solution)
 print(f"PSNR {float(ir.psnr(y, truth)):.2f} dB before, {float(ir.psnr(solution.x, truth)):.2f} dB after")

@@ -92,7 +92,9 @@ class Solution:
             f"{self.x.shape[0]} image(s) of {tuple(self.x.shape[1:])}: {self.status.value} "
             f"with {self.method} after {_span(self.steps)} steps in {self.seconds:.2f} s."
         ]
-        if _ADVICE[self.status]:
+        if self.status is Status.MAX_STEPS and self.method == "latent":
+            lines.append("More steps fit the data better; what the data do not tell, they may make worse.")
+        elif _ADVICE[self.status]:
             lines.append(_ADVICE[self.status])
         lines.append(
             f"sigma = {_span(self.sigma)}" + ("" if self.lam is None else f", lam = {_span(self.lam)}")

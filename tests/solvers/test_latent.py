@@ -482,6 +482,14 @@ def test_the_prior_says_how_many_steps_a_search_takes(mask):
     assert ir.solve(y, mask, prior, sigma=0.0, tol=0.0, max_steps=5).steps.tolist() == [5]
 
 
+def test_a_search_that_used_its_steps_up_is_not_told_to_take_more(mask):
+    prior = plain(relu_decoder(), steps=7)
+    text = str(ir.solve(mask(prior.generate(latents(1))), mask, prior, sigma=0.0))
+    assert "stopped at max_steps" in text
+    assert "may make worse" in text
+    assert "Raise max_steps" not in text
+
+
 @pytest.mark.parametrize("space", ["z", "w", "w+", "auto"])
 def test_styles_are_searched_where_the_generator_has_them(space, mask):
     prior = plain(Styled(), latent=3, space=space, restarts=6)
