@@ -38,7 +38,7 @@ class Solver(ABC, Generic[S]):
     Attributes:
         name: Value of ``method=`` that picks it.
         needs: Capabilities the prior must have.
-        default_steps: ``max_steps`` when the caller gives none.
+        default_steps: See ``budget``.
         default_tol: ``tol`` when the caller gives none; 0 means a fixed number of steps.
     """
 
@@ -88,6 +88,10 @@ class Solver(ABC, Generic[S]):
     def answer(self, problem: Problem, state: S) -> Tensor:
         """Images to return for the state reached."""
         return state.x
+
+    def budget(self, problem: Problem) -> int:
+        """``max_steps`` when the caller gives none."""
+        return self.default_steps
 
     def is_direct(self, problem: Problem) -> bool:
         """Whether a single step gives the answer, so that there is nothing to converge."""

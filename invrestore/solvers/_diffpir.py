@@ -91,7 +91,6 @@ class DiffPIR(Solver[DiffPIRState]):
 
     name: ClassVar[str] = "diffpir"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.DENOISE})
-    default_steps: ClassVar[int] = 24
     default_tol: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
@@ -135,6 +134,10 @@ class DiffPIR(Solver[DiffPIRState]):
         rng = torch.Generator(like.device).manual_seed((self.seed + stream) % 2**32)
         shape = (self.samples, *like.shape[1:])
         return torch.randn(shape, generator=rng, device=like.device, dtype=torch.float32).to(like)
+
+    def budget(self, problem: Problem) -> int:
+        """The steps of the schedule."""
+        return self.steps
 
     def denoiser_lam(self, problem: Problem) -> Tensor:
         """``weight`` sigma^2."""

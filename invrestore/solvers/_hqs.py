@@ -67,7 +67,6 @@ class HQS(Solver[HQSState]):
 
     name: ClassVar[str] = "hqs"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.PROX})
-    default_steps: ClassVar[int] = 8
     default_tol: ClassVar[float] = 0.0
 
     steps: int = 8
@@ -89,6 +88,10 @@ class HQS(Solver[HQSState]):
                 f"{problem.operator.name} with {problem.fidelity.name}",
                 "method='fista' takes nonlinear operators.",
             )
+
+    def budget(self, problem: Problem) -> int:
+        """The steps of the schedule."""
+        return self.steps
 
     def is_direct(self, problem: Problem) -> bool:
         """Denoising with a denoiser: one call at the noise level."""

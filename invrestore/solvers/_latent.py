@@ -46,8 +46,9 @@ class LatentSearch(Solver[LatentState]):
 
     The settings are those of the prior, ``priors.Latent``. In order:
 
-    1. Starts: latents of the encoder, also of the image with its measurement put into the last reconstruction, a table
-       of random latents, which all images share, and the mean style; the ``restarts`` of least data loss are kept.
+    1. Starts: latents of the encoder, also of the image with its measurement put into the last reconstruction, and a
+       table of random latents, which all images share; the ``restarts`` of least data loss are kept. The mean style
+       comes before them where the prior says so.
     2. Descent in z, or in w and then w+, or on to a layer: all restarts of all images side by side. A restart stops
        when its objective fell by less than ``tol`` times the scale of its data within 25 steps, or when it has fallen
        behind. Its best iterate counts.
@@ -169,7 +170,7 @@ class LatentSearch(Solver[LatentState]):
         return found
 
     def budget(self, problem: Problem) -> int:
-        """Steps of a search for which the caller names no number: those of the prior."""
+        """Those of the prior."""
         return _latent_prior(problem).steps
 
     def search(

@@ -44,9 +44,8 @@ def schedule(problem: Problem, max_steps: int | None = None) -> HQS:
         if isinstance(problem.prior, Restoration) and kind != "interval":
             unit = problem.prior.strength
         else:
-            unit = float(
-                problem.sigma.max()
-            )  # the same rounding error for every image that one quantiser made
+            # The same rounding error for every image that one quantiser made.
+            unit = float(problem.sigma.max())
         found = dataclasses.replace(
             found, first=min(found.first * unit, 1.0), last=min(found.last * unit, 1.0)
         )

@@ -213,7 +213,7 @@ def solve(
                 found=f"restarts={restarts}",
                 remedy="Restarts belong to latent priors.",
             )
-        limit = max_steps or (solver.steps if isinstance(solver, HQS | DiffPIR) else solver.default_steps)
+        limit = max_steps or solver.budget(problem)
         tolerance = solver.default_tol if tol is None else float(tol)
         x0 = _start(problem) if start is None else start
 
