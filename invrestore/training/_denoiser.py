@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Self
 
@@ -37,6 +38,7 @@ class DenoiserTask(RecipeTask):
     ) -> None:
         self.players = {"denoiser": network}
         self.averaged = ("denoiser",)
+        self.teacher = deepcopy(network).eval().requires_grad_(False) if recipe.taught else None
         self.recipe = recipe
         self.pool = pool
         self.test_images = list(test_images)
@@ -71,9 +73,22 @@ class DenoiserTask(RecipeTask):
         low, high = self.recipe.sigma
         draw = torch.rand((stage.batch, 1, 1, 1), device=clean.device, generator=rng)
         sigma = low + (high - low) * draw**self.recipe.sigma_power
-        noise = torch.randn(clean.shape, device=clean.device, generator=rng)
+        noisy = clean + sigma * torch.randn(clean.shape, device=clean.device, generator=rng)
+        target = clean
+        if self.teacher is not None:
+            target = clean.lerp(self._lesson(noisy, sigma.flatten(), rng), self.recipe.taught)
         distance = _DISTANCES[self.recipe.loss]
-        yield "denoiser", distance(players["denoiser"](clean + sigma * noise, sigma.flatten()), clean)
+        yield "denoiser", distance(players["denoiser"](noisy, sigma.flatten()), target)
+
+    @torch.no_grad()
+    def _lesson(self, noisy: Tensor, sigma: Tensor, rng: torch.Generator) -> Tensor:
+        """What the network said before this training, in the mean over four flips and turns drawn anew."""
+        assert self.teacher is not None
+        teacher = self.teacher.to(noisy.device)
+        drawn = torch.randperm(8, device=noisy.device, generator=rng)[:4].tolist()
+        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            views = [_turn_back(teacher(_turn(noisy, k), sigma).float(), k) for k in drawn]
+        return torch.stack(views).mean(dim=0)
 
     def evaluate(self, players: Mapping[str, nn.Module]) -> dict[str, float]:
         """Return the mean PSNR of the test images at each test level, in dB."""
@@ -104,6 +119,16 @@ class DenoiserTask(RecipeTask):
             rows.append(torch.cat(row, dim=3))
         sheet = torch.cat(rows, dim=2)[0].clamp(0, 1)
         return sheet.expand(3, -1, -1)
+
+
+def _turn(x: Tensor, k: int) -> Tensor:
+    """One of the eight flips and turns of a square."""
+    return torch.rot90(x.flip(-1) if k >= 4 else x, k % 4, (-2, -1))
+
+
+def _turn_back(x: Tensor, k: int) -> Tensor:
+    turned = torch.rot90(x, -(k % 4), (-2, -1))
+    return turned.flip(-1) if k >= 4 else turned
 
 
 def _log_mse(x: Tensor, target: Tensor) -> Tensor:

@@ -131,6 +131,18 @@ def _joint(task: Literal["classification", "segmentation"], high_level: str, lam
     )
 
 
+_DENOISER_AGAIN: dict[str, Any] = {
+    "checkpoint": "denoiser",
+    "start": "denoiser",
+    "sigma_power": 1.25,
+    "loss": "log-mse",
+    "sources": PHOTOS[:1],
+    "stages": (Stage(until=0.5, patch=64, batch=16), Stage(patch=128, batch=4)),
+    "licence": PHOTO_LICENCE,
+    "reference": _DRUNET,
+}
+"""What the trainings that begin from the shipped denoiser share."""
+
 _ALL: tuple[Recipe, ...] = (
     HighLevelRecipe(
         name="classifier",
@@ -200,18 +212,28 @@ _ALL: tuple[Recipe, ...] = (
     ),
     DenoiserRecipe(
         name="denoiser-last-cpu",
-        checkpoint="denoiser",
         arguments={"channels": 3, "widths": [32, 64, 128, 192], "blocks": [3, 2, 3, 2]},
-        start="denoiser",
         seed=3,
-        sigma_power=1.25,
-        loss="log-mse",
-        sources=PHOTOS[:1],
-        stages=(Stage(until=0.5, patch=64, batch=16), Stage(patch=128, batch=4)),
         optimizer=Optimizer(lr=1e-3),
         minutes=115,
-        licence=PHOTO_LICENCE,
-        reference=_DRUNET,
+        **_DENOISER_AGAIN,
+    ),
+    DenoiserRecipe(
+        name="denoiser-deeper-cpu",
+        arguments={"channels": 3, "widths": [32, 64, 128, 192], "blocks": [5, 4, 3, 2]},
+        seed=5,
+        optimizer=Optimizer(lr=1e-3),
+        minutes=150,
+        **_DENOISER_AGAIN,
+    ),
+    DenoiserRecipe(
+        name="denoiser-taught-cpu",
+        arguments={"channels": 3, "widths": [32, 64, 128, 192], "blocks": [5, 4, 3, 2]},
+        seed=6,
+        taught=0.7,
+        optimizer=Optimizer(lr=5e-4),
+        minutes=40,
+        **_DENOISER_AGAIN,
     ),
     DenoiserRecipe(
         name="denoiser",

@@ -3,6 +3,8 @@
 The recipes for a GPU hold the networks of the papers. Those for a core hold a small U-Net that is told what is
 known about the damage (`RestorationUNet`, informed), trained by the distance to the true image first and
 against the discriminator in the last part of the schedule: that is what less than an hour of a core trains well.
+Those ending in `-paper-cpu` hold the networks and losses of the papers with fewer channels, to measure what the
+published designs give in the same time; features come from the shipped classifier in place of VGG.
 """
 
 from __future__ import annotations
@@ -115,6 +117,23 @@ _unified_last_cpu = RestorerRecipe(
     **_UNIFIED_CPU,
 )
 
+_unified_paper_cpu = _unified.model_copy(
+    update={
+        "name": "unified-paper-cpu",
+        "checkpoint": "unified-paper",
+        "arguments": {"width": 32},
+        "stages": (
+            RestorerStage(until=0.7, patch=64, batch=16, l1=1.0),
+            RestorerStage(patch=64, batch=16, l1=1.0, perceptual=0.01, adversarial=2e-4),
+        ),
+        "optimizer": Optimizer(lr=1e-3),
+        "discriminator_arguments": _SMALL_CRITIC,
+        "perceptual_network": "classifier",
+        "perceptual_layers": {"relu3_2": 1.0},
+        "minutes": 45,
+    }
+)
+
 # X-GANs -------------------------------------------------------------------------------------------------------
 
 _XGAN_CHOICES: dict[str, Any] = {
@@ -149,10 +168,10 @@ _XGAN_CPU: dict[str, Any] = _XGAN_CHOICES | {
 }
 
 
-def _xgan(name: str, points: bool, **choices: Any) -> RestorerRecipe:
+def _xgan(name: str, points: bool, patch: int = 256, batch: int = 8, **choices: Any) -> RestorerRecipe:
     stage = RestorerStage(
-        patch=256,
-        batch=8,
+        patch=patch,
+        batch=batch,
         adversarial=1.0,
         matching=10.0,
         perceptual=10.0,
@@ -231,6 +250,26 @@ _xgan_block_last_cpu = _xgan_cpu(
     },
 )
 
+_xgan_sparse_paper_cpu = _xgan(
+    "xgan-sparse-paper-cpu",
+    points=True,
+    patch=128,
+    batch=4,
+    **_SPARSE
+    | {
+        "checkpoint": "xgan-sparse-paper",
+        "arguments": {"width": 24},
+        "sources": _MIXED,
+        "discriminator_arguments": {"width": 16},
+        "perceptual_network": "classifier",
+        "perceptual_layers": {"relu1_1": 1 / 16, "relu2_1": 1 / 8, "relu3_1": 1 / 4, "relu4_1": 1.0},
+        "test_folder": "faces128",
+        "test_split": "test",
+        "minutes": 45,
+        "licence": _MIXED_LICENCE,
+    },
+)
+
 # Deep cascade -------------------------------------------------------------------------------------------------
 
 _cascade = RestorerRecipe(
@@ -290,10 +329,33 @@ _cascade_cpu = RestorerRecipe(
     reference=_CASCADE,
 )
 
+_cascade_paper_cpu = _cascade.model_copy(
+    update={
+        "name": "cascade-paper-cpu",
+        "checkpoint": "cascade-paper",
+        "arguments": {"arguments": {"widths": [32, 64, 128, 192, 192]}, "width": 48},
+        "sources": _MIXED,
+        "stages": (
+            RestorerStage(until=0.4, patch=128, batch=8, mse=1.0),
+            RestorerStage(until=0.6, patch=128, batch=8, mse=1.0, perceptual=0.01, adversarial=1e-3),
+            RestorerStage(until=0.75, patch=64, batch=16, mse=1.0, trains="refiner"),
+            RestorerStage(patch=128, batch=8, mse=1.0, trains="both"),
+        ),
+        "discriminator_arguments": _SMALL_CRITIC,
+        "perceptual_network": "classifier",
+        "perceptual_layers": {"relu1_1": 0.25, "relu2_1": 0.25, "relu3_2": 0.25, "relu4_2": 0.25},
+        "test_folder": "faces128",
+        "test_split": "test",
+        "minutes": 45,
+        "licence": _MIXED_LICENCE,
+    }
+)
+
 RESTORERS = (
     _unified,
     _unified_cpu,
     _unified_last_cpu,
+    _unified_paper_cpu,
     _xgan("xgan-sparse", points=True, **_SPARSE),
     _xgan("xgan-colornoise", points=False, **_COLOURED),
     _xgan("xgan-block", points=True, **_LARGE_SQUARES),
@@ -318,7 +380,9 @@ RESTORERS = (
     ),
     _xgan_cpu("xgan-block", points=True, patch=128, arguments=_WIDE, optimizer=_SLOW_MUON, **_SQUARES),
     _xgan_block_last_cpu,
+    _xgan_sparse_paper_cpu,
     _cascade,
     _cascade_cpu,
+    _cascade_paper_cpu,
 )
 """All of them; `training.RECIPES` has them by name."""

@@ -70,6 +70,47 @@ def test_log_mse_counts_ratios_of_errors_at_every_level(pool: PatchPool, rng: to
     assert found[1] - found[0] == pytest.approx(math.log(16), abs=0.03)
 
 
+class Half(torch.nn.Module):
+    """Halves its input and adds a ramp, which flips and turns of the input do not move."""
+
+    def __init__(self, slope: float = 0.0) -> None:
+        super().__init__()
+        self.slope = slope
+
+    def forward(self, x: torch.Tensor, sigma: torch.Tensor) -> torch.Tensor:
+        return x / 2 + self.slope * torch.linspace(-1, 1, x.shape[-1])
+
+
+def test_a_taught_network_is_compared_with_the_clean_image_and_its_own_former_answer(
+    pool: PatchPool,
+) -> None:
+    network, stage = Half(), Stage(patch=20, batch=8)
+    losses = []
+    for taught in (0.0, 0.7):
+        task = DenoiserTask(network, tiny_recipe(loss="mse", taught=taught, start="denoiser"), pool)
+        ((_, loss),) = task.losses({"denoiser": network}, stage, torch.Generator().manual_seed(0))
+        losses.append(float(loss))
+    # An answer that turns with the image is its own mean: 0.3 of the distance to the clean image is left.
+    assert losses[1] == pytest.approx(0.3**2 * losses[0], rel=1e-4)
+
+
+def test_the_teacher_averages_its_answers_over_flips_and_turns(pool: PatchPool) -> None:
+    network = Half(slope=0.1)
+    task = DenoiserTask(network, tiny_recipe(loss="mse", taught=0.9, start="denoiser"), pool)
+    x = torch.rand(8, 3, 20, 20, generator=torch.Generator().manual_seed(1))
+    lessons = [task._lesson(x, torch.zeros(8), torch.Generator().manual_seed(k)) for k in range(200)]
+    ramps = [lesson - x / 2 for lesson in lessons]
+    assert max(float(ramp.abs().max()) for ramp in ramps) <= 0.1 + 1e-6
+    assert float(torch.stack(ramps).mean(dim=0).abs().max()) < 0.015
+    network.slope = 5.0
+    assert torch.equal(task._lesson(x, torch.zeros(8), torch.Generator().manual_seed(0)), lessons[0])
+
+
+def test_nobody_is_taught_without_weights_to_start_from() -> None:
+    with pytest.raises(ValueError, match="weights to start from"):
+        tiny_recipe(taught=0.5)
+
+
 def test_levels_cover_their_range_and_favour_low_ones_on_request(
     pool: PatchPool, rng: torch.Generator
 ) -> None:

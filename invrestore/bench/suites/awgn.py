@@ -50,6 +50,7 @@ SUITE = Suite(
         Row("dncnn", tasks=("sigma-15", "sigma-25", "sigma-50")),
         Row("multiscale"),
         Row("unified"),
+        Row("unified-paper"),
         Row("denoiser"),
     ),
     axis="noise level σ (of 255)",

@@ -29,6 +29,7 @@ SUITE = Suite(
     rows=(
         *FILLING,
         Row("cascade", fixed={"refine": True}),
+        Row("cascade-paper", fixed={"refine": True}),
         Row("xgan-block", fixed={"blind": True}),
         Row("denoiser"),
     ),

@@ -28,6 +28,7 @@ SUITE = Suite(
             "deepinv-tv",
             "deepinv-dpir",
             "unified",
+            "unified-paper",
             "denoiser",
         )
     ),

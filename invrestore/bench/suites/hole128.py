@@ -24,6 +24,7 @@ SUITE = Suite(
         *FILLING,
         Row("xgan-block", fixed={"refine": True}),
         Row("cascade", fixed={"refine": True}),
+        Row("cascade-paper", fixed={"refine": True}),
         Row("denoiser"),
     ),
     notes=(_CONTEXT,),

@@ -24,6 +24,7 @@ SUITE = Suite(
     rows=(
         *(Row(name) for name in ("input", "tv", "wavelet", "dictionary", "bm3d")),
         Row("unified", fixed={"refine": True}),
+        Row("unified-paper", fixed={"refine": True}),
         Row("denoiser"),
     ),
     axis="JPEG quality",

@@ -29,6 +29,7 @@ SUITE = Suite(
     rows=(
         *(Row(name) for name in ("input", "biharmonic", "tv", "tgv", "wavelet", "dictionary", "low-rank")),
         Row("xgan-sparse", fixed={"refine": True}),
+        Row("xgan-sparse-paper", fixed={"refine": True}),
         Row("denoiser"),
     ),
     axis="kept pixels in %",
