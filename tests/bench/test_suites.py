@@ -12,6 +12,9 @@ from invrestore.bench._tuned import _content
 PLANNED = {
     "unified",
     "multiscale",
+    "unified-paper",
+    "xgan-sparse-paper",
+    "cascade-paper",
     "cascade",
     "xgan-sparse",
     "xgan-colornoise",
