@@ -13,6 +13,7 @@ LEVEL = {
     "errors": 0,
     "_types": 0,
     "_checks": 0,
+    "_symmetry": 0,
     "_version": 0,
     "operators": 1,
     "networks": 1,

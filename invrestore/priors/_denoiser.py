@@ -9,6 +9,7 @@ from typing import ClassVar, Self
 import torch
 
 from invrestore._checks import check_choice, check_count, check_image, check_sigma, expand
+from invrestore._symmetry import under_symmetry
 from invrestore._types import PerImage, Tensor
 from invrestore.errors import CapabilityError, DTypeError, RangeError, ShapeError
 from invrestore.networks import DenoiserNetwork, tiled
@@ -120,11 +121,9 @@ class Denoiser(Prior):
         if self.ensemble == 1:
             return self._call(x.flip(self.flip), sigma).flip(self.flip) if self.flip else self._call(x, sigma)
         total = torch.zeros_like(x)
-        for turn in range(4):
+        for turns in range(4):
             for flip in (False, True):
-                view = torch.rot90(x.flip(-1) if flip else x, turn, (-2, -1))
-                back = torch.rot90(self._call(view, sigma), -turn, (-2, -1))
-                total = total + (back.flip(-1) if flip else back)
+                total = total + under_symmetry(lambda v: self._call(v, sigma), x, flip=flip, turns=turns)
         return total / 8
 
     def _call(self, x: Tensor, sigma: PerImage) -> Tensor:

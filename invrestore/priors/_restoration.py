@@ -10,6 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from invrestore._checks import check_count, check_nonnegative, check_sigma, expand
+from invrestore._symmetry import under_symmetry
 from invrestore._types import PerImage, Tensor
 from invrestore.errors import DTypeError
 from invrestore.networks import RestorerNetwork
@@ -156,9 +157,7 @@ class Restoration(Prior):
                 int(torch.randint(count, (), generator=rng)) for count in (2, 4, _SHIFT, _SHIFT)
             )
             view = F.pad(x, (right, _SHIFT - right, down, _SHIFT - down), mode=mode)
-            view = torch.rot90(view.flip(-1) if flip else view, turns, (-2, -1))
-            back = torch.rot90(act(view), -turns, (-2, -1))
-            back = back.flip(-1) if flip else back
+            back = under_symmetry(act, view, flip=bool(flip), turns=turns)
             total = total + back[..., down : down + height, right : right + width]
         return total / self.transforms
 

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invrestore._symmetry import under_symmetry
 from invrestore.data import PatchPool, read_pack
 from invrestore.errors import TrainingError
 from invrestore.networks import DenoiserNetwork
@@ -85,9 +86,13 @@ class DenoiserTask(RecipeTask):
         """What the network said before this training, in the mean over four flips and turns drawn anew."""
         assert self.teacher is not None
         teacher = self.teacher.to(noisy.device)
-        drawn = torch.randperm(8, device=noisy.device, generator=rng)[:4].tolist()
+        # Drawn on the host, which need not wait for the device then.
+        drawn = torch.randperm(8, generator=torch.Generator().manual_seed(rng.initial_seed()))[:4].tolist()
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
-            views = [_turn_back(teacher(_turn(noisy, k), sigma).float(), k) for k in drawn]
+            views = [
+                under_symmetry(lambda v: teacher(v, sigma).float(), noisy, flip=k >= 4, turns=k % 4)
+                for k in drawn
+            ]
         return torch.stack(views).mean(dim=0)
 
     def evaluate(self, players: Mapping[str, nn.Module]) -> dict[str, float]:
@@ -119,16 +124,6 @@ class DenoiserTask(RecipeTask):
             rows.append(torch.cat(row, dim=3))
         sheet = torch.cat(rows, dim=2)[0].clamp(0, 1)
         return sheet.expand(3, -1, -1)
-
-
-def _turn(x: Tensor, k: int) -> Tensor:
-    """One of the eight flips and turns of a square."""
-    return torch.rot90(x.flip(-1) if k >= 4 else x, k % 4, (-2, -1))
-
-
-def _turn_back(x: Tensor, k: int) -> Tensor:
-    turned = torch.rot90(x, -(k % 4), (-2, -1))
-    return turned.flip(-1) if k >= 4 else turned
 
 
 def _log_mse(x: Tensor, target: Tensor) -> Tensor:

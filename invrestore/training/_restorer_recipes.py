@@ -117,8 +117,9 @@ _unified_last_cpu = RestorerRecipe(
     **_UNIFIED_CPU,
 )
 
-_unified_paper_cpu = _unified.model_copy(
-    update={
+_unified_paper_cpu = RestorerRecipe(
+    **dict(_unified)
+    | {
         "name": "unified-paper-cpu",
         "checkpoint": "unified-paper",
         "arguments": {"width": 32},
@@ -329,8 +330,9 @@ _cascade_cpu = RestorerRecipe(
     reference=_CASCADE,
 )
 
-_cascade_paper_cpu = _cascade.model_copy(
-    update={
+_cascade_paper_cpu = RestorerRecipe(
+    **dict(_cascade)
+    | {
         "name": "cascade-paper-cpu",
         "checkpoint": "cascade-paper",
         "arguments": {"arguments": {"widths": [32, 64, 128, 192, 192]}, "width": 48},
