@@ -39,7 +39,13 @@ def learned(name: str) -> list[Method]:
     details = networks.card(name)
     architecture = networks.ARCHITECTURES[details.architecture]
 
-    def row(run: Callable[..., Tensor], kinds: frozenset[Kind], suffix: str = "", words: str = "") -> Method:
+    def row(
+        run: Callable[..., Tensor],
+        kinds: frozenset[Kind],
+        suffix: str = "",
+        words: str = "",
+        others: tuple[str, ...] = (),
+    ) -> Method:
         return Method(
             name + suffix,
             f"Ours: {name}{words}",
@@ -47,7 +53,7 @@ def learned(name: str) -> list[Method]:
             functools.partial(run, prior=name),
             kinds,
             _STRENGTHS if run is _learned.denoised else {},
-            network=name,
+            networks=(name, *others),
             # `solve` takes gray pictures through a colour denoiser.
             channels=(1, 3) if run is _learned.denoised else (details.channels,),
             reference=details.reference,
@@ -56,7 +62,8 @@ def learned(name: str) -> list[Method]:
     if issubclass(architecture, LatentModel):
         return [
             row(_learned.plain_map, _INVERTED, "-map", ", plain MAP"),
-            row(_learned.searched, _INVERTED),
+            # Its answer is averaged with that of the denoiser.
+            row(_learned.searched, _INVERTED, others=("denoiser",)),
             row(_learned.searched_raw, _INVERTED, "-raw", ", raw G(z)"),
         ]
     if issubclass(architecture, RestorerNetwork):
@@ -232,7 +239,7 @@ def _methods() -> list[Method]:
             _libraries.deepinv_dpir,
             frozenset({"blur", "downsample", "mask", "clutter"}),
             module="deepinv",
-            network="denoiser",
+            networks=("denoiser",),
             reference="Zhang et al. (2021), deepinv",
         ),
         Method(

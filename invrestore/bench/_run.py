@@ -197,9 +197,8 @@ def _missing(method: Method, peers: Path | None) -> str:
         return f"the package {method.module} is not installed"
     if method.peers and peers is None:
         return "it needs published weights; give their folder with --peers"
-    if method.network and method.network not in networks.available():
-        return f"no weights named {method.network} are in the package"
-    return ""
+    absent = set(method.networks) - set(networks.available())
+    return f"no weights named {', '.join(sorted(absent))} are in the package" if absent else ""
 
 
 def _settings(
@@ -223,12 +222,12 @@ def _settings(
 
 def _key(suite: Suite, method: Method, task: str, images: ImageSet, settings: Mapping[str, Any]) -> str:
     """Hash of what decides the scores of a method on a task."""
-    network = networks.card(method.network).sha256 if method.network else ""
+    weights = ",".join(networks.card(name).sha256 for name in method.networks)
     parts = (
         __version__,
         torch.__version__,
         method.name,
-        network,
+        weights,
         suite.task(task).degrade,
         suite.task(task).border,
         (images.name, images.folder, images.split, images.gray, images.names, images.examples),

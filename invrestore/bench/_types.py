@@ -134,7 +134,7 @@ class Method:
         module: Package it needs besides our own; empty for none.
         peers: Whether it needs the folder of published weights.
         examples: Whether it looks up training images; it is given their folder as the setting ``examples``.
-        network: Name of the shipped network it uses; empty for none.
+        networks: Names of the shipped networks it uses.
         channels: Numbers of image channels it takes.
         reference: Paper or library.
     """
@@ -148,7 +148,7 @@ class Method:
     module: str = ""
     peers: bool = False
     examples: bool = False
-    network: str = ""
+    networks: tuple[str, ...] = ()
     channels: tuple[int, ...] = (1, 3)
     reference: str = ""
 

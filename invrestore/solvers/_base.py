@@ -69,6 +69,15 @@ class Solver(ABC, Generic[S]):
         """Build the error for a problem outside the method's reach."""
         return CapabilityError(f"solve(method={self.name!r})", expected=expected, found=found, remedy=remedy)
 
+    def refuse_exact(self, problem: Problem) -> CapabilityError:
+        """Build the error for data that hold exactly, given to a method that weighs them against the prior."""
+        remedy = "method='pdhg' or 'admm' holds it, with a prior that has a proximal map."
+        if problem.linear is None:
+            remedy = (
+                "No method holds the data of a nonlinear operator exactly; give a small sigma, such as 0.01."
+            )
+        return self.refuse("noise (sigma > 0)", "sigma = 0, an exact constraint", remedy)
+
     @abstractmethod
     def init(self, problem: Problem, x: Tensor) -> S:
         """State at the start point ``x``."""

@@ -77,9 +77,7 @@ class FISTA(Solver[FISTAState]):
         """Raise if the data are a constraint the method cannot hold."""
         super().check(problem)
         if problem.exact:
-            raise self.refuse(
-                "noise (sigma > 0)", "sigma = 0, an exact constraint", "method='pdhg' or 'admm' holds it."
-            )
+            raise self.refuse_exact(problem)
 
     def is_direct(self, problem: Problem) -> bool:
         """Denoising with L2: the prox of the prior is the answer."""

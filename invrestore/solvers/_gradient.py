@@ -65,9 +65,7 @@ class GradientDescent(Solver[GradientState]):
         """Raise if the data are a constraint."""
         super().check(problem)
         if problem.exact:
-            raise self.refuse(
-                "noise (sigma > 0)", "sigma = 0, an exact constraint", "method='pdhg' or 'admm' holds it."
-            )
+            raise self.refuse_exact(problem)
 
     def _grad(self, problem: Problem, x: Tensor) -> Tensor:
         return problem.data_grad(x) + problem.prior.grad(x)

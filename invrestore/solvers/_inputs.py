@@ -104,11 +104,15 @@ def check_measurement(y: Tensor, operator: Operator) -> Shape:
             remedy="Add the batch axis: y[None]." if y.ndim else "",
         )
     if operator.output_shape is None and operator.image_range and y.ndim != 4:
+        remedies = {
+            2: "An operator with flat measurements, such as a stack, has to know its image: input_shape=(C, H, W).",
+            3: "Add the batch axis: y[None].",
+        }
         raise ShapeError(
             "solve",
-            expected=f"y of shape (B, C, H, W) for {operator.name}",
+            expected=f"y of shape (B, C, H, W) for {operator.name}(input_shape=None)",
             found=str(tuple(y.shape)),
-            remedy="Add the batch axis: y[None]." if y.ndim == 3 else "",
+            remedy=remedies.get(y.ndim, ""),
         )
     if (
         operator.image_range

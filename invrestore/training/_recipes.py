@@ -212,14 +212,6 @@ _ALL: tuple[Recipe, ...] = (
     ),
     DenoiserRecipe(
         name="denoiser-last-cpu",
-        arguments={"channels": 3, "widths": [32, 64, 128, 192], "blocks": [3, 2, 3, 2]},
-        seed=3,
-        optimizer=Optimizer(lr=1e-3),
-        minutes=115,
-        **_DENOISER_AGAIN,
-    ),
-    DenoiserRecipe(
-        name="denoiser-deeper-cpu",
         arguments={"channels": 3, "widths": [32, 64, 128, 192], "blocks": [5, 4, 3, 2]},
         seed=5,
         optimizer=Optimizer(lr=1e-3),

@@ -105,14 +105,15 @@ def settings(suite, name):
 def test_row_treats_what_the_network_was_trained_for(name, kinds):
     (method,) = learned(name)
     assert method.kinds == kinds
-    assert method.network == method.name == name
+    assert method.networks == (method.name,) == (name,)
     assert bool(method.grid) == (name == "tiny-denoiser")
 
 
 def test_generator_has_rows_for_the_pipeline_its_first_stage_and_plain_map():
     assert [m.name for m in learned("tiny-faces")] == ["tiny-faces-map", "tiny-faces", "tiny-faces-raw"]
     for method in learned("tiny-faces"):
-        assert method.network == "tiny-faces"
+        averaged = ("denoiser",) if method.name == "tiny-faces" else ()
+        assert method.networks == ("tiny-faces", *averaged)
         assert "grayscale" in method.kinds
         assert "colornoise" not in method.kinds
 

@@ -76,7 +76,7 @@ CASES = [
     for name, method in METHODS.items()
     for kind in sorted(method.kinds)
     # Networks other than the denoiser make pictures of a size or a class: test_learned.py has their rows.
-    if not method.peers and method.network in ("", "denoiser")
+    if not method.peers and method.networks in ((), ("denoiser",))
 ]
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from invrestore import metrics
+from invrestore import metrics, networks
 from invrestore.bench import METHODS, SUITES, Protocol, collect, plan, run, write_report
 from invrestore.bench._run import score
 from invrestore.errors import ImageFileError, UnknownNameError
@@ -68,6 +68,19 @@ def test_new_settings_are_run_again(small, tmp_path, monkeypatch):
     assert {s.method for s in collect(decided).scores} == {"constant"}
     run(decided)
     assert {s.method for s in collect(decided).scores} == {"constant", "shrink"}
+
+
+@pytest.mark.parametrize("trained_again", ["denoiser", "faces64"])
+def test_new_weights_of_any_network_of_a_row_are_run_again(small, tmp_path, monkeypatch, trained_again):
+    both = dataclasses.replace(METHODS["shrink"], networks=("denoiser", "faces64"))
+    monkeypatch.setitem(METHODS, "shrink", both)
+    decided = plan(small, tmp_path / "data", tmp_path / "run")
+    run(decided)
+    card = networks.card
+    other = dataclasses.replace(card(trained_again), sha256="0" * 64)
+    monkeypatch.setattr(networks, "card", lambda name: other if name == trained_again else card(name))
+    decided = plan(small, tmp_path / "data", tmp_path / "run")
+    assert {s.method for s in collect(decided).scores} == {"constant"}
 
 
 def test_damaged_record_is_run_again(small, tmp_path):

@@ -88,6 +88,16 @@ WRONG = {
     "truth of another size": (call(truth=X[:1]), ir.ShapeError, "truth of shape"),
     "NaN start": (call(init=with_value(torch.nan)), ir.RangeError, "init with finite values"),
     "constraint for fista": (call(operator=blur(), sigma=0.0, method="fista"), ir.CapabilityError, "'pdhg'"),
+    "constraint on a nonlinear operator": (
+        call(y=X[:, :1], operator=ir.operators.Value(), prior=ir.priors.LowRank(lam=0.1), sigma=0.0),
+        ir.CapabilityError,
+        "nonlinear operator exactly; give a small sigma",
+    ),
+    "measurements of a stack that knows no image": (
+        call(y=X.flatten(1), operator=ir.operators.stack(ir.operators.Identity())),
+        ir.ShapeError,
+        r"such as a stack.*input_shape=\(C, H, W\)",
+    ),
     "nonlinear operator for pdhg": (call(operator=torch.sin, method="pdhg"), ir.CapabilityError, "'fista'"),
     "cg for a prior that is not quadratic": (call(method="cg"), ir.CapabilityError, "Tikhonov"),
     "red for a prior that is no denoiser": (
