@@ -31,7 +31,7 @@ def tiled(
     halves its resolution sees the grid it sees on the whole image. The outer quarter of each overlap is
     dropped and the middle half blended linearly, so a network that looks no further than overlap / 4 gives
     exactly the untiled result. The shipped denoiser looks further with small weight: with an overlap of 64
-    and sigma up to 50/255 its largest measured difference is 0.1/255.
+    and sigma up to 50/255 its largest measured difference is 0.21/255.
 
     Args:
         network: Denoiser called as `network(x, sigma)`.
