@@ -444,8 +444,9 @@ class Blur(LinearOperator):
             return super().data_step(y)
         size = (y.shape[-2], y.shape[-1])
         transfer = self._transfer(self._plan(size), y.dtype)
-        back = torch.fft.rfft2(y) * transfer.conj()
-        power = transfer.real.square() + transfer.imag.square()
+        # The two passes below leave columns contiguous; constants in that order are met twice as fast.
+        back = (torch.fft.rfft2(y) * transfer.conj()).mT.contiguous().mT
+        power = (transfer.real.square() + transfer.imag.square()).mT.contiguous().mT
         differentiable = back.requires_grad
 
         def step_from(z: Tensor, step: PerImage) -> Tensor:
@@ -459,8 +460,7 @@ class Blur(LinearOperator):
                     spectrum.addcmul_(back, s.to(spectrum.dtype))
                 else:
                     spectrum.add_(back, alpha=s)
-                weight = (1 + s * power).reciprocal_().unsqueeze(-1)
-                torch.view_as_real(spectrum).mul_(weight.repeat(1, 1, 1, 1, 2))
+                spectrum.mul_((1 + s * power).reciprocal_())
             # irfft2 in two passes: in one it would copy the spectrum first, at twice the cost.
             x: Tensor = torch.fft.irfft(torch.fft.ifft(spectrum, dim=-2), n=size[1])
             return x
