@@ -133,6 +133,7 @@ def _joint(task: Literal["classification", "segmentation"], high_level: str, lam
 
 _DENOISER_AGAIN: dict[str, Any] = {
     "checkpoint": "denoiser",
+    "arguments": {"channels": 3, "widths": [32, 64, 128, 192], "blocks": [5, 4, 3, 2]},
     "start": "denoiser",
     "sigma_power": 1.25,
     "loss": "log-mse",
@@ -212,7 +213,6 @@ _ALL: tuple[Recipe, ...] = (
     ),
     DenoiserRecipe(
         name="denoiser-last-cpu",
-        arguments={"channels": 3, "widths": [32, 64, 128, 192], "blocks": [5, 4, 3, 2]},
         seed=5,
         optimizer=Optimizer(lr=1e-3),
         minutes=150,
@@ -220,7 +220,6 @@ _ALL: tuple[Recipe, ...] = (
     ),
     DenoiserRecipe(
         name="denoiser-taught-cpu",
-        arguments={"channels": 3, "widths": [32, 64, 128, 192], "blocks": [5, 4, 3, 2]},
         seed=6,
         taught=0.7,
         optimizer=Optimizer(lr=5e-4),
