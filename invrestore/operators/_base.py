@@ -359,10 +359,12 @@ class LinearOperator(Operator):
         """
         if tuple(y.shape[1:]) == tuple(input_shape):
             return y.clone()
+        from invrestore.operators._linalg import per_image_dot
+
         back = self.adjoint(y)
         seen = self(back)
-        energy = seen.flatten(1).square().sum(1)
-        factor = (seen * y).flatten(1).sum(1) / torch.where(energy == 0, 1.0, energy)
+        energy = per_image_dot(seen, seen)
+        factor = per_image_dot(seen, y) / torch.where(energy == 0, 1.0, energy)
         return expand(factor, back) * back
 
     def project(self, z: Tensor, y: Tensor) -> Tensor:

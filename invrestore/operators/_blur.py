@@ -147,6 +147,34 @@ def _fast_size(n: int) -> int:
         n += 1
 
 
+def _spectrum(x: Tensor, grid: tuple[int, int]) -> Tensor:
+    """``rfft2`` of ``x`` with zeros up to ``grid``; its columns are contiguous."""
+    spectrum: Tensor = torch.fft.fft(torch.fft.rfft(x, n=grid[1]), n=grid[0], dim=-2)
+    return spectrum
+
+
+def _image(spectrum: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """The first ``size`` pixels of ``irfft2``, which in one pass would copy the spectrum first, at twice the cost."""
+    rows = torch.fft.ifft(spectrum, dim=-2)[..., : size[0], :]
+    x: Tensor = torch.fft.irfft(rows, n=grid[1])[..., : size[1]]
+    return x
+
+
+def _filtered(spectrum: Tensor, transfer: Tensor) -> Tensor:
+    """A fresh ``spectrum`` times a transfer function (B or 1, C or 1, ...), in its memory where autograd allows.
+
+    On the CPU one image after the other: where torch cuts a batch into threads it rounds products of complex numbers
+    otherwise than elsewhere, and an image must not depend on its neighbours.
+    """
+    if spectrum.requires_grad or transfer.requires_grad:
+        return spectrum * transfer
+    if spectrum.device.type != "cpu":
+        return spectrum.mul_(transfer)
+    for image, response in zip(spectrum, transfer.expand(len(spectrum), -1, -1, -1), strict=True):
+        image.mul_(response)
+    return spectrum
+
+
 def _both_parts(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A real linear map applied to real and imaginary part."""
     return torch.complex(apply(x.real), apply(x.imag))
@@ -311,10 +339,17 @@ class Blur(LinearOperator):
                 kernel = F.pad(kernel, (0, 0, 0, missing) if axis == -2 else (0, missing))
                 kernel = torch.stack(torch.split(kernel, n, axis)).sum(0)
             kernel = kernel.roll((-plan.start[0], -plan.start[1]), (-2, -1))
-            transfer: Tensor = torch.fft.rfft2(kernel)
-            return transfer
+            return _spectrum(kernel, plan.grid)
 
         return self._memo(("transfer", plan, dtype), make)  # type: ignore[no-any-return]
+
+    def _transfer_back(self, plan: _Plan, dtype: torch.dtype) -> Tensor:
+        """Complex conjugate of the transfer function, as numbers of its own."""
+
+        def make() -> Tensor:
+            return self._transfer(plan, dtype).conj().resolve_conj()
+
+        return self._memo(("transfer back", plan, dtype), make)  # type: ignore[no-any-return]
 
     @property
     def _is_direct(self) -> bool:
@@ -349,9 +384,8 @@ class Blur(LinearOperator):
             else:
                 x = self._extend(x, plan)
             return self._shift_sum(x, plan.output, flip=True)
-        spectrum = torch.fft.rfft2(self._extend(x, plan), s=plan.grid)
-        y: Tensor = torch.fft.irfft2(spectrum * self._transfer(plan, x.dtype), s=plan.grid)
-        return y[..., : plan.output[0], : plan.output[1]]
+        spectrum = _spectrum(self._extend(x, plan), plan.grid)
+        return _image(_filtered(spectrum, self._transfer(plan, x.dtype)), plan.grid, plan.output)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         if y.is_complex():
@@ -367,9 +401,8 @@ class Blur(LinearOperator):
             more = (plan.padded[0] - plan.output[0], plan.padded[1] - plan.output[1])
             y = extend_both(y, plan.start, (more[0] + kh - 1 - top, more[1] + kw - 1 - left), padding)
             return self._fold(self._shift_sum(y, plan.padded, flip=False), plan)
-        spectrum = torch.fft.rfft2(y, s=plan.grid) * self._transfer(plan, y.dtype).conj()
-        x = torch.fft.irfft2(spectrum, s=plan.grid)[..., : plan.padded[0], : plan.padded[1]]
-        return self._fold(x, plan)
+        spectrum = _filtered(_spectrum(y, plan.grid), self._transfer_back(plan, y.dtype))
+        return self._fold(_image(spectrum, plan.grid, plan.padded), plan)
 
     def _extend(self, x: Tensor, plan: _Plan) -> Tensor:
         return extend_both(x, plan.before, plan.after, self.padding)
@@ -443,14 +476,14 @@ class Blur(LinearOperator):
         if self.padding != "circular" or y.is_complex() or y.dtype in (torch.bfloat16, torch.float16):
             return super().data_step(y)
         size = (y.shape[-2], y.shape[-1])
-        transfer = self._transfer(self._plan(size), y.dtype)
-        # The two passes below leave columns contiguous; constants in that order are met twice as fast.
-        back = (torch.fft.rfft2(y) * transfer.conj()).mT.contiguous().mT
-        power = (transfer.real.square() + transfer.imag.square()).mT.contiguous().mT
+        plan = self._plan(size)
+        transfer = self._transfer(plan, y.dtype)
+        back = _filtered(_spectrum(y, size), self._transfer_back(plan, y.dtype))
+        power = transfer.real.square() + transfer.imag.square()
         differentiable = back.requires_grad
 
         def step_from(z: Tensor, step: PerImage) -> Tensor:
-            spectrum = torch.fft.fft(torch.fft.rfft(z), dim=-2)
+            spectrum = _spectrum(z, size)
             s = float(step) if isinstance(step, torch.Tensor) and _is_host_number(step) else expand(step, z)
             if differentiable or spectrum.requires_grad or (isinstance(s, torch.Tensor) and s.requires_grad):
                 spectrum = (spectrum + s * back) / (1 + s * power)
@@ -460,10 +493,8 @@ class Blur(LinearOperator):
                     spectrum.addcmul_(back, s.to(spectrum.dtype))
                 else:
                     spectrum.add_(back, alpha=s)
-                spectrum.mul_((1 + s * power).reciprocal_())
-            # irfft2 in two passes: in one it would copy the spectrum first, at twice the cost.
-            x: Tensor = torch.fft.irfft(torch.fft.ifft(spectrum, dim=-2), n=size[1])
-            return x
+                spectrum.mul_((s * power).add_(1).reciprocal_())
+            return _image(spectrum, size, size)
 
         return step_from
 
@@ -491,8 +522,7 @@ class Blur(LinearOperator):
             return torch.where(kept, transfer.conj() / torch.where(kept, power, 1.0), 0.0)
 
         inverse = self._memo(("inverse", size, y.dtype), make)
-        x: Tensor = torch.fft.irfft2(torch.fft.rfft2(y) * inverse, s=size)
-        return x
+        return _image(_filtered(_spectrum(y, size), inverse), size, size)
 
     def smooth_inverse(self, y: Tensor, weight: PerImage) -> Tensor:
         """Smooth image that fits ``y``; for circular padding ``F^-1 [conj(K) Y / (|K|^2 + weight |D|^2)]``.
@@ -514,5 +544,4 @@ class Blur(LinearOperator):
             for side, count in ((size[0], size[0]), (size[1], size[1] // 2 + 1))
         )
         damped = power + expand(weight, y) * (down[:, None] + right)
-        x: Tensor = torch.fft.irfft2(torch.fft.rfft2(y) * transfer.conj() / damped, s=size)
-        return x
+        return _image(_spectrum(y, size) * transfer.conj() / damped, size, size)

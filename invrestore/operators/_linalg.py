@@ -17,7 +17,14 @@ from invrestore._types import Shape, Tensor
 from invrestore.errors import CapabilityError
 from invrestore.operators._base import LinearOperator, Operator
 
-__all__ = ["batch_of", "conjugate_gradient", "lanczos_norm_bound", "least_squares"]
+__all__ = [
+    "batch_of",
+    "conjugate_gradient",
+    "lanczos_norm_bound",
+    "least_squares",
+    "per_image_dot",
+    "per_image_norm",
+]
 
 _CHECK_EVERY = 8
 """Steps between two looks of the host at the convergence flags."""
@@ -31,15 +38,32 @@ def batch_of(operator: Operator) -> int:
     return max((t.shape[0] for t in operator.tensors() if t.ndim == 4), default=1)
 
 
+# On the CPU both go from image to image: torch adds up a row of a batch in another order than a row alone, and an
+# image must not depend on its neighbours.
+
+
+def per_image_dot(a: Tensor, b: Tensor) -> Tensor:
+    """Real inner product <a, b> of each image, (B,)."""
+    product = (a.conj() * b).real if a.is_complex() else a * b
+    if product.device.type != "cpu":
+        return product.flatten(1).sum(1)
+    return torch.stack([image.sum() for image in product])
+
+
+def per_image_norm(a: Tensor) -> Tensor:
+    """Euclidean norm of each image, (B,)."""
+    if a.device.type != "cpu":
+        return torch.linalg.vector_norm(a.flatten(1), dim=1)  # type: ignore[no-any-return]
+    return torch.stack([torch.linalg.vector_norm(image) for image in a])
+
+
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Real inner product of each image, shaped to multiply images."""
-    prod = (a.conj() * b).real if a.is_complex() else a * b
-    return prod.flatten(1).sum(1).view(-1, *[1] * (a.ndim - 1))
+    """``per_image_dot`` shaped to multiply images."""
+    return per_image_dot(a, b).view(-1, *[1] * (a.ndim - 1))
 
 
 def _norm(a: Tensor) -> Tensor:
-    size: Tensor = torch.linalg.vector_norm(a.flatten(1), dim=1)
-    return size.view(-1, *[1] * (a.ndim - 1))
+    return per_image_norm(a).view(-1, *[1] * (a.ndim - 1))
 
 
 def _working(x: Tensor) -> Tensor:

@@ -11,10 +11,11 @@ import torch
 from invrestore._checks import check_nonnegative
 from invrestore._types import Tensor
 from invrestore.errors import CapabilityError, RangeError
+from invrestore.operators._linalg import per_image_norm
 from invrestore.priors import Capability
 from invrestore.solvers._problem import Problem
 
-__all__ = ["Solver", "State", "above_zero", "check_strength", "freeze", "per_image_dot", "relative_change"]
+__all__ = ["Solver", "State", "above_zero", "check_strength", "freeze", "relative_change"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,10 +114,7 @@ class Solver(ABC, Generic[S]):
 
 def relative_change(old: Tensor, new: Tensor) -> Tensor:
     """||new - old|| / ||new|| for each image, (B,)."""
-    change = torch.linalg.vector_norm((new - old).flatten(1), dim=1)
-    size = torch.linalg.vector_norm(new.flatten(1), dim=1)
-    relative: Tensor = change / size.clamp_min(torch.finfo(new.dtype).tiny)
-    return relative
+    return per_image_norm(new - old) / per_image_norm(new).clamp_min(torch.finfo(new.dtype).tiny)
 
 
 def freeze(old: S, new: S, active: Tensor) -> S:
@@ -131,11 +129,6 @@ def freeze(old: S, new: S, active: Tensor) -> S:
 
     fields = {f.name: pick(getattr(old, f.name), getattr(new, f.name)) for f in dataclasses.fields(new)}
     return dataclasses.replace(new, **fields)  # type: ignore[arg-type]
-
-
-def per_image_dot(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> of each image, (B,)."""
-    return (a * b).flatten(1).sum(1)
 
 
 def above_zero(weight: Tensor) -> Tensor:

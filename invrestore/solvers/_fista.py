@@ -10,8 +10,9 @@ import torch
 from invrestore._checks import check_count, check_nonnegative, expand
 from invrestore._types import Tensor
 from invrestore.operators import Identity
+from invrestore.operators._linalg import per_image_dot
 from invrestore.priors import Capability
-from invrestore.solvers._base import Solver, State, per_image_dot
+from invrestore.solvers._base import Solver, State
 from invrestore.solvers._problem import Problem
 
 __all__ = ["FISTA", "FISTAState"]

@@ -9,8 +9,9 @@ import torch
 
 from invrestore._checks import expand
 from invrestore._types import Tensor
+from invrestore.operators._linalg import per_image_dot
 from invrestore.priors import Capability
-from invrestore.solvers._base import Solver, State, per_image_dot
+from invrestore.solvers._base import Solver, State
 from invrestore.solvers._problem import Problem
 
 __all__ = ["GradientDescent", "GradientState"]

@@ -10,6 +10,7 @@ import torch
 from invrestore._checks import expand
 from invrestore._types import Tensor
 from invrestore.fidelity import Interval
+from invrestore.operators._linalg import per_image_norm
 from invrestore.priors import Capability
 from invrestore.solvers._base import Solver, State
 from invrestore.solvers._problem import Problem
@@ -168,8 +169,8 @@ class PDHG(Solver[PDHGState]):
         change = super().change(old, new)
         for a, b in ((old.dual, new.dual), (old.data_dual, new.data_dual)):
             if a is not None and b is not None:
-                moved = torch.linalg.vector_norm((b - a).flatten(1), dim=1)
-                size = torch.linalg.vector_norm(b.flatten(1), dim=1)
                 # A dual of zero means an inactive prior, not an endless relative change.
-                change = torch.maximum(change, 0.1 * moved / size.clamp_min(1e-6))
+                change = torch.maximum(
+                    change, 0.1 * per_image_norm(b - a) / per_image_norm(b).clamp_min(1e-6)
+                )
         return change

@@ -12,7 +12,8 @@ import torch
 from invrestore._checks import expand
 from invrestore._types import Tensor
 from invrestore.fidelity import L1, L2, Huber, Interval
-from invrestore.solvers._base import Solver, freeze, per_image_dot
+from invrestore.operators._linalg import per_image_dot
+from invrestore.solvers._base import Solver, freeze
 from invrestore.solvers._loop import run
 from invrestore.solvers._problem import Problem
 

@@ -32,6 +32,26 @@ def test_a_batch_equals_its_images_solved_alone_with_different_step_counts(seven
     assert len(set(together.steps.tolist())) > 1
 
 
+@pytest.fixture
+def two_threads():
+    """Two threads, which cut a batch in the middle of an image and add up long rows together."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("padding", ["circular", "reflect", "valid"])
+def test_threads_round_an_image_of_a_batch_as_they_do_alone(padding, two_threads, rng):
+    x = torch.nn.functional.interpolate(torch.rand(3, 3, 12, 11, generator=rng), (122, 123), mode="bilinear")
+    operator = ir.operators.Blur(ir.kernels.motion(15, rng=rng), padding=padding)
+    y = operator(x)
+    y = y + 0.02 * torch.randn(y.shape, generator=rng)
+    prior = ir.priors.Wavelet("db4", lam=0.01)
+    together, *alone = (ir.solve(v, operator, prior, sigma=0.02, max_steps=20) for v in (y, *y.split(1)))
+    assert torch.equal(together.x, torch.cat([s.x for s in alone]))
+
+
 def test_chosen_weights_do_not_depend_on_the_neighbours(seven):
     y, operator, sigma = seven
     together = ir.solve(y, operator, ir.priors.TV(), sigma=sigma)
