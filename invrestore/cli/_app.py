@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from invrestore import __version__
+from invrestore.cli._allocator import keep_freed_memory
 from invrestore.cli.bench import bench
 from invrestore.cli.compress import compress, decompress
 from invrestore.cli.degrade import degrade
@@ -73,6 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Worker threads that wait by spinning take the processor from each other as soon as another program runs;
     # on two shared cores that made a solve ten times slower. OpenMP reads this when torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    keep_freed_memory()
     try:
         code = app(arguments, standalone_mode=False)
     except (KeyboardInterrupt, typer.Abort):

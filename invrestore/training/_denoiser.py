@@ -88,7 +88,7 @@ class DenoiserTask(RecipeTask):
         teacher = self.teacher.to(noisy.device)
         # Drawn on the host, which need not wait for the device then.
         drawn = torch.randperm(8, generator=torch.Generator().manual_seed(rng.initial_seed()))[:4].tolist()
-        with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        with self.recipe.autocast(noisy.device):
             views = [
                 under_symmetry(lambda v: teacher(v, sigma).float(), noisy, flip=k >= 4, turns=k % 4)
                 for k in drawn

@@ -176,10 +176,9 @@ class GanTask(RecipeTask):
         # torch.compile cannot differentiate twice, so the plain module below the wrappers is called.
         plain = _plain(discriminator)
         total = real.new_zeros(())
-        half = torch.autocast(real.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
         for weight, images in ((self.recipe.r1, real), (self.recipe.r2, fake)):
             if weight:
-                with half:
+                with self.recipe.autocast(real.device):
                     penalty = gradient_penalty(plain, images[: self.recipe.penalised])
                 total = total + weight * penalty
         return total

@@ -112,8 +112,7 @@ class JointTask(RecipeTask):
             count += other.numel()
         loss = error / count / recipe.unit**2
         if recipe.lam:
-            half = torch.autocast(clean.device.type, torch.bfloat16, enabled=recipe.precision == "bf16")
-            with half:
+            with recipe.autocast(clean.device):
                 logits = self.high_level(denoised)
             loss = loss + recipe.lam * label_loss(logits, labels, ignore=recipe.ignore)
         yield "denoiser", loss

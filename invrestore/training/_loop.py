@@ -48,10 +48,12 @@ def make_fabric(recipe: Recipe, accelerator: str = "auto", devices: int | str = 
     """Build the Lightning Fabric for a recipe: device, precision, and one process for each device."""
     from lightning.fabric import Fabric
 
+    on_gpu = accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available())
+    device = torch.device("cuda" if on_gpu else "cpu")
     fabric = Fabric(
         accelerator=accelerator,
         devices=devices,
-        precision="bf16-mixed" if recipe.precision == "bf16" else "32-true",
+        precision="bf16-mixed" if recipe.computes_in_bfloat16(device) else "32-true",
     )
     fabric.launch()
     return fabric

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from invrestore.priors._precision import has_matrix_units
+
 __all__ = ["Muon"]
 
 _SMALLEST_SIDE = 16
@@ -21,9 +23,10 @@ class Muon(Optimizer):
     """Momentum whose update matrix is orthogonalised, so that every direction of a layer learns at one rate.
 
     A convolution weight is a matrix of shape (outputs, inputs * taps). Its Nesterov momentum M = U S V^T is
-    replaced by about U V^T (five Newton-Schulz steps in bfloat16) and scaled by 0.2 sqrt(longer side), which
-    gives it the root mean square of an Adam update, so learning rates mean the same for both. Weights with
-    fewer than 16 input or output channels (the first and last layer), biases and gains follow Adam.
+    replaced by about U V^T (five Newton-Schulz steps, in bfloat16 where there are matrix units for it) and scaled
+    by 0.2 sqrt(longer side), which gives it the root mean square of an Adam update, so learning rates mean the
+    same for both. Weights with fewer than 16 input or output channels (the first and last layer), biases and
+    gains follow Adam.
 
     Args:
         params: Parameters or groups.
@@ -99,7 +102,7 @@ def _is_matrix(p: Tensor) -> bool:
 def _orthogonal(updates: list[Tensor]) -> Tensor:
     """Nearly orthogonal factors of matrices of one shape, stacked along axis 0."""
     stack = torch.stack(updates)
-    x = stack.bfloat16()
+    x = stack.bfloat16() if has_matrix_units(stack.device) else stack
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT

@@ -193,8 +193,7 @@ class RestorerTask(RecipeTask):
         loss = self.loss.discriminator(discriminator(clean), discriminator(fake))
         if self.recipe.adversary == "wasserstein-penalty":
             # The module below the wrappers, which would not be differentiated outside the loop's backward pass.
-            half = torch.autocast(clean.device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16")
-            with half:
+            with self.recipe.autocast(clean.device):
                 penalty = lipschitz_penalty(_plain(discriminator), clean, fake, rng)
             loss = loss + self.recipe.penalty * penalty
         return loss

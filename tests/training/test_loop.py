@@ -10,7 +10,17 @@ import torch
 from torch import Tensor, nn
 
 from invrestore.errors import TrainingError
-from invrestore.training import Optimizer, Outcome, Recipe, Stage, Task, fit, load_checkpoint, make_fabric
+from invrestore.training import (
+    Optimizer,
+    Outcome,
+    Recipe,
+    Stage,
+    Task,
+    _recipe,
+    fit,
+    load_checkpoint,
+    make_fabric,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*")
 
@@ -81,6 +91,24 @@ class Spike(Duel):
     ) -> Iterator[tuple[str, Tensor]]:
         for name, loss in super().losses(players, stage, rng):
             yield name, loss * (1000.0 if self.calls == 10 else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("precision", "units", "expected"),
+    [
+        ("auto", True, "bf16-mixed"),
+        ("auto", False, "32-true"),
+        ("bf16", False, "bf16-mixed"),
+        ("32", True, "32-true"),
+    ],
+)
+def test_bfloat16_is_left_to_processors_that_have_units_for_it(
+    precision: str, units: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_recipe, "has_matrix_units", lambda device: units)
+    settings = recipe(precision=precision)
+    assert make_fabric(settings, "cpu")._precision.precision == expected
+    assert settings.autocast(torch.device("cpu"))._enabled == (expected == "bf16-mixed")
 
 
 def test_short_gradients_survive_an_odd_batch(tmp_path: Path) -> None:
