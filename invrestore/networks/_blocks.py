@@ -174,8 +174,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (B, width, H, W) to the same shape."""
-        out: Tensor = x + self.second(F.relu(self.first(x), inplace=True))
-        return out
+        change: Tensor = self.second(F.relu(self.first(x), inplace=True))
+        return change.add_(x)
 
 
 def initialise_normal(network: nn.Module) -> None:
