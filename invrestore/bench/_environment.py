@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from invrestore._version import __version__
+from invrestore.priors._precision import has_matrix_units
 
 __all__ = ["environment"]
 
@@ -33,6 +34,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": found,
         "processor": _processor(),
+        "bfloat16_units": has_matrix_units(torch.device("cpu")),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
