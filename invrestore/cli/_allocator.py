@@ -17,8 +17,8 @@ def keep_freed_memory() -> None:
     """Have glibc keep freed arrays of up to 128 MiB, 1 GiB together, for the next ones.
 
     By default it returns them to the system and asks for them again at every step, and the system clears each page
-    when it is touched: a third of the time of a step on a megapixel, more where the machine is virtual. Nothing
-    happens on other systems, with another allocator, or where the environment sets one of glibc's MALLOC_ limits.
+    when it is touched: a third of the time of a plug-and-play step on a megapixel. Nothing happens on other systems,
+    with another C library, or where the environment sets one of glibc's MALLOC_ limits.
     """
     if not sys.platform.startswith("linux") or any(name.startswith("MALLOC_") for name in os.environ):
         return
