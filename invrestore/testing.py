@@ -16,7 +16,7 @@ from invrestore._checks import check_count, check_rng, expand
 from invrestore._types import Shape, Tensor
 from invrestore.errors import CapabilityError, DTypeError, InvrestoreError, ShapeError
 from invrestore.operators import LinearOperator, Operator
-from invrestore.operators._linalg import batch_of
+from invrestore.operators._linalg import batch_of, per_image_dot, per_image_norm
 from invrestore.priors import Capability, Prior
 
 __all__ = ["LawError", "check_operator", "check_prior", "images", "kernels", "masks"]
@@ -38,19 +38,13 @@ def _rand(shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
     return torch.rand(shape, generator=rng, device=rng.device, dtype=torch.float64)
 
 
-def _dots(a: Tensor, b: Tensor) -> Tensor:
-    prod = (a.conj() * b).real if a.is_complex() else a * b
-    return prod.flatten(1).sum(1)
-
-
-def _norms(a: Tensor) -> Tensor:
-    size: Tensor = torch.linalg.vector_norm(a.flatten(1), dim=1)
-    return size
-
-
 def _relative(a: Tensor, b: Tensor) -> float:
     """Largest deviation of an image of ``a`` from its partner in ``b``, relative to that one's norm."""
-    return float((_norms(a - b) / _norms(b).clamp_min(1e-300)).max()) if bool((a != b).any()) else 0.0
+    return (
+        float((per_image_norm(a - b) / per_image_norm(b).clamp_min(1e-300)).max())
+        if bool((a != b).any())
+        else 0.0
+    )
 
 
 def _require(holds: bool, where: str, expected: str, found: str, remedy: str = "") -> None:
@@ -167,7 +161,10 @@ def _check_linear(op: LinearOperator, x: Tensor, y: Tensor, rng: torch.Generator
     y = op(x)
     v = _randn(tuple(y.shape), rng, x).to(y.dtype)
     gap = float(
-        ((_norms(op(2.5 * x - z) - 2.5 * y + op(z))) / (_norms(y) + _norms(op(z))).clamp_min(1e-300)).max()
+        (
+            (per_image_norm(op(2.5 * x - z) - 2.5 * y + op(z)))
+            / (per_image_norm(y) + per_image_norm(op(z))).clamp_min(1e-300)
+        ).max()
     )
     _require(
         gap <= tol, f"{op.name}: linearity", "A(2.5 x - z) = 2.5 A x - A z", f"a relative error of {gap:.1e}"
@@ -177,8 +174,8 @@ def _check_linear(op: LinearOperator, x: Tensor, y: Tensor, rng: torch.Generator
     _require(
         bool((op.adjoint(v) == back).all()), f"{op.name}.adjoint: state", "the same answer twice", "another"
     )
-    left, right = _dots(y, v), _dots(x.to(back.dtype), back)
-    scale = (_norms(y) * _norms(v)).clamp_min(1e-300)
+    left, right = per_image_dot(y, v), per_image_dot(x.to(back.dtype), back)
+    scale = (per_image_norm(y) * per_image_norm(v)).clamp_min(1e-300)
     error = ((left - right).abs() / scale).max()
     worst = int(((left - right).abs() / scale).argmax())
     ratio = float(right[worst] / left[worst]) if float(left[worst]) != 0 else math.inf
@@ -192,8 +189,8 @@ def _check_linear(op: LinearOperator, x: Tensor, y: Tensor, rng: torch.Generator
     )
     point = x.clone().requires_grad_(True)
     with torch.enable_grad():
-        (grad,) = torch.autograd.grad(_dots(v, op(point)).sum(), point)
-    gap = float((_norms(grad - back) / _norms(v).clamp_min(1e-300)).max())
+        (grad,) = torch.autograd.grad(per_image_dot(v, op(point)).sum(), point)
+    gap = float((per_image_norm(grad - back) / per_image_norm(v).clamp_min(1e-300)).max())
     _require(
         gap <= 1e3 * tol,
         f"{op.name}: gradient",
@@ -207,8 +204,8 @@ def _check_norm(op: LinearOperator, x: Tensor, shape: Shape) -> None:
     u = x
     for _ in range(20):
         # Power iteration: a random image alone has far less gain than the worst one.
-        size = _norms(u).clamp_min(1e-300)
-        gain = _norms(op(u)) / size
+        size = per_image_norm(u).clamp_min(1e-300)
+        gain = per_image_norm(op(u)) / size
         short = float((gain - bound).max())
         _require(
             short <= 1e-6 * float(gain.max()),
@@ -217,7 +214,7 @@ def _check_norm(op: LinearOperator, x: Tensor, shape: Shape) -> None:
             f"norm {float(bound.min()):.6g} and an image of gain {float(gain.max()):.6g}",
         )
         u = op.adjoint(op(u)).to(u.dtype) / expand(size, u)
-        if not bool((_norms(u) > 0).all()):
+        if not bool((per_image_norm(u) > 0).all()):
             return
 
 
@@ -226,7 +223,9 @@ def _check_operator_prox(op: LinearOperator, x: Tensor, y: Tensor, rng: torch.Ge
     for step in (0.0, 0.7, 20.0):
         p = op.prox(z, y, step)
         residual = p - z + step * op.adjoint(op(p) - y)
-        gap = float((_norms(residual) / (_norms(z) + step * _norms(op.adjoint(y)))).max())
+        gap = float(
+            (per_image_norm(residual) / (per_image_norm(z) + step * per_image_norm(op.adjoint(y)))).max()
+        )
         _require(
             gap <= 1e-9,
             f"{op.name}.prox",
@@ -313,15 +312,15 @@ def _check_gradient(p: Prior, x: Tensor, rng: torch.Generator) -> None:
     direction = _randn(tuple(x.shape), rng, x)
     h = 1e-6
     slope = (p.value(x + h * direction) - p.value(x - h * direction)) / (2 * h)
-    claimed = _dots(p.grad(x), direction)
+    claimed = per_image_dot(p.grad(x), direction)
     gap = float(((slope - claimed).abs() / (slope.abs() + claimed.abs()).clamp_min(1e-12)).max())
     _require(gap <= 1e-5, f"{p.name}.grad", f"the slope {slope.tolist()}", f"{claimed.tolist()}")
 
 
 def _check_prior_prox(p: Prior, v: Tensor, rng: torch.Generator, tol: float) -> None:
     where = f"{p.name}.prox"
-    size = _norms(v)
-    gap = float((_norms(p.prox(v, 0.0) - v) / size).max())
+    size = per_image_norm(v)
+    gap = float((per_image_norm(p.prox(v, 0.0) - v) / size).max())
     _require(
         gap <= math.sqrt(tol),
         where,
@@ -339,7 +338,7 @@ def _check_prior_prox(p: Prior, v: Tensor, rng: torch.Generator, tol: float) -> 
         again = p.prox(v, step)
         _require(bool((again == u).all()), where, "the same answer twice", "another the second time")
         alone = torch.cat([p.prox(v[i : i + 1], step) for i in range(v.shape[0])])
-        gap = float((_norms(alone - u) / size).max())
+        gap = float((per_image_norm(alone - u) / size).max())
         _require(
             gap <= math.sqrt(tol), f"{where}: batch", "each image on its own", f"a deviation of {gap:.1e}"
         )
@@ -347,7 +346,7 @@ def _check_prior_prox(p: Prior, v: Tensor, rng: torch.Generator, tol: float) -> 
             _check_minimum(p, u, v, step, rng, tol)
         if p.is_convex:
             w = v + 0.3 * _randn(tuple(v.shape), rng, v)
-            apart, before = _norms(p.prox(w, step) - u), _norms(w - v)
+            apart, before = per_image_norm(p.prox(w, step) - u), per_image_norm(w - v)
             worst = float((apart / before).max())
             allowed = 1 + math.sqrt(tol)
             _require(
@@ -367,7 +366,7 @@ def _check_minimum(p: Prior, u: Tensor, v: Tensor, step: float, rng: torch.Gener
         bool(torch.isfinite(least).all()), f"{p.name}.prox", "a point of finite value", f"{least.tolist()}"
     )
     directions = [_randn(tuple(v.shape), rng, v) for _ in range(4)]
-    directions = [d * expand(_norms(v) / _norms(d), d) for d in directions]
+    directions = [d * expand(per_image_norm(v) / per_image_norm(d), d) for d in directions]
     # Towards the input, the mean, zero and back: where a wrong weight or a missing half shows at once.
     directions += [
         v - u,

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from invrestore._version import __version__
-from invrestore.priors._precision import has_matrix_units
+from invrestore.networks._precision import has_matrix_units
 
 __all__ = ["environment"]
 

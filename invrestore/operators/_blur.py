@@ -148,7 +148,7 @@ def _fast_size(n: int) -> int:
 
 
 def _spectrum(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """``rfft2`` of ``x`` with zeros up to ``grid``; its columns are contiguous."""
+    """``rfft2`` of ``x`` with zeros up to ``grid``; columns are contiguous, of images and kernels alike."""
     spectrum: Tensor = torch.fft.fft(torch.fft.rfft(x, n=grid[1]), n=grid[0], dim=-2)
     return spectrum
 

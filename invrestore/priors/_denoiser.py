@@ -13,9 +13,9 @@ from invrestore._symmetry import under_symmetry
 from invrestore._types import PerImage, Tensor
 from invrestore.errors import CapabilityError, DTypeError, RangeError, ShapeError
 from invrestore.networks import DenoiserNetwork, tiled
+from invrestore.networks._precision import PRECISIONS, has_matrix_units
 from invrestore.networks._tiles import check_tile
 from invrestore.priors._base import Capability, Prior
-from invrestore.priors._precision import PRECISIONS, has_matrix_units
 
 __all__ = ["Denoiser"]
 

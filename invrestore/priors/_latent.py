@@ -15,8 +15,8 @@ from invrestore._checks import check_choice, check_count, check_nonnegative, che
 from invrestore._types import Shape, Tensor
 from invrestore.errors import CapabilityError, DTypeError, RangeError, ShapeError
 from invrestore.networks import DCGANGenerator, StyleGenerator
+from invrestore.networks._precision import PRECISIONS, has_matrix_units
 from invrestore.priors._base import Capability, Prior
-from invrestore.priors._precision import PRECISIONS, has_matrix_units
 
 __all__ = ["Latent"]
 

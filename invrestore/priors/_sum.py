@@ -11,6 +11,7 @@ import torch
 from invrestore._checks import check_batch_tensor, check_image, check_nonnegative, check_step, expand
 from invrestore._types import PerImage, Tensor
 from invrestore.errors import DTypeError, RangeError
+from invrestore.operators._linalg import per_image_norm
 from invrestore.priors._base import Capability, Prior
 from invrestore.priors._box import Box
 from invrestore.priors._tv import TV
@@ -123,7 +124,7 @@ class PriorSum(Prior):
         work = v if v.dtype == torch.float64 else v.float()
         x, corrections = work, [torch.zeros_like(work) for _ in terms]
         tol = max(self.tol, 32 * torch.finfo(work.dtype).eps)
-        size = torch.linalg.vector_norm(work.detach().flatten(1), dim=1)
+        size = per_image_norm(work.detach())
         going = torch.ones_like(size, dtype=torch.bool)
         for _ in range(_LIMIT):
             before, change = x, torch.zeros_like(size)
@@ -132,11 +133,11 @@ class PriorSum(Prior):
                 new = term.prox(point, step)
                 # The move of each single prox counts: the sum of two opposed moves would look like rest.
                 moved = point - new - corrections[k]
-                change = torch.maximum(change, torch.linalg.vector_norm(moved.detach().flatten(1), dim=1))
+                change = torch.maximum(change, per_image_norm(moved.detach()))
                 corrections[k], x = point - new, new
             # An image that has stopped keeps its value, whatever its neighbours still do.
             x = torch.where(going.view(-1, 1, 1, 1), x, before)
-            size = torch.maximum(size, torch.linalg.vector_norm(x.detach().flatten(1), dim=1))
+            size = torch.maximum(size, per_image_norm(x.detach()))
             going = going & (change > tol * size)
             if not bool(going.any()):
                 return x.to(v.dtype)

@@ -12,6 +12,7 @@ import torch
 from invrestore._checks import check_batch_tensor, check_image, check_nonnegative, check_step, expand
 from invrestore._types import PerImage, Shape, Tensor
 from invrestore.operators import Gradient, LinearOperator
+from invrestore.operators._linalg import per_image_norm
 from invrestore.priors._base import Capability, Prior
 
 __all__ = ["TGV"]
@@ -193,8 +194,8 @@ class TGV(Prior):
         first, second = _magnitude(slopes - w), self.ratio * _magnitude(bends)
         gap = _sum(first) - _sum(p * (slopes - w)) + _sum(second) - _sum(s * bends)
         broken = _ET(s) - p
-        length = torch.linalg.vector_norm(w.flatten(1), dim=1)
-        gap = gap + _sum(w * broken) + 2 * length * torch.linalg.vector_norm(broken.flatten(1), dim=1)
+        length = per_image_norm(w)
+        gap = gap + _sum(w * broken) + 2 * length * per_image_norm(broken)
         floor = 16 * torch.finfo(x.dtype).eps * x.abs().flatten(1).sum(1)
         if v is None:
             goal = _sum(_magnitude(slopes))

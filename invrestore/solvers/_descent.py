@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 
 from invrestore._types import Tensor
+from invrestore.operators._linalg import per_image_dot
 
 __all__ = ["LBFGS", "Adam", "Memory", "Nesterov", "StepRule"]
 
@@ -20,10 +21,6 @@ Memory = dict[str, Tensor]
 def _rows(values: Tensor, like: Tensor) -> Tensor:
     """(N,) shaped to multiply codes (N, ...)."""
     return values.view(-1, *[1] * (like.ndim - 1))
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return (a * b).flatten(1).sum(1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +100,7 @@ class Nesterov(StepRule):
         self, code: Tensor, value: Tensor, grad: Tensor, memory: Memory, count: int, progress: float
     ) -> tuple[Tensor, Memory]:
         """Velocity v <- mu v + g; z <- z - rate (g + mu v)."""
-        length = _dot(grad, grad).sqrt()
+        length = per_image_dot(grad, grad).sqrt()
         grad = grad * _rows((self.longest / length.clamp_min(self.longest)), grad)
         velocity = self.momentum * memory["velocity"] + grad
         return code - self.rate_at(progress) * (grad + self.momentum * velocity), {"velocity": velocity}
@@ -151,12 +148,12 @@ class LBFGS(StepRule):
         flat, g = code.flatten(1), grad.flatten(1)
         base, old = memory["base"].flatten(1), memory["grad"]
         first = torch.isinf(memory["value"])
-        expected = self.slope * _dot(old, flat - base)
+        expected = self.slope * per_image_dot(old, flat - base)
         taken = torch.isfinite(value) & (first | (value <= memory["value"] + expected.clamp_max(0)))
 
         move, turn = flat - base, g - old
-        curvature = _dot(move, turn)
-        size = _dot(move, move).sqrt() * _dot(turn, turn).sqrt()
+        curvature = per_image_dot(move, turn)
+        size = per_image_dot(move, move).sqrt() * per_image_dot(turn, turn).sqrt()
         useful = taken & ~first & (curvature > 1e-8 * size)
         inverse = torch.where(useful, 1 / torch.where(useful, curvature, 1.0), 0.0)
 
@@ -170,8 +167,8 @@ class LBFGS(StepRule):
         g = torch.where(taken[:, None], g, old)
         best = torch.where(taken, value, memory["value"])
         fresh = self._direction(g, moves, turns, inverses)
-        downhill = _dot(fresh, g) < 0
-        steepest = -g * (self.rate / _dot(g, g).sqrt().clamp_min(1e-30))[:, None]
+        downhill = per_image_dot(fresh, g) < 0
+        steepest = -g * (self.rate / per_image_dot(g, g).sqrt().clamp_min(1e-30))[:, None]
         known = (inverses > 0).any(1)
         fresh = torch.where((downhill & known)[:, None], fresh, steepest)
         direction = torch.where(taken[:, None], fresh, memory["direction"])
@@ -193,15 +190,15 @@ class LBFGS(StepRule):
         """Two-loop recursion; empty pairs have inverse curvature 0 and change nothing."""
         q, shares = g, []
         for i in reversed(range(moves.shape[1])):
-            share = inverse[:, i] * _dot(moves[:, i], q)
+            share = inverse[:, i] * per_image_dot(moves[:, i], q)
             shares.append(share)
             q = q - share[:, None] * turns[:, i]
-        newest = _dot(turns[:, -1], turns[:, -1])
+        newest = per_image_dot(turns[:, -1], turns[:, -1])
         gain = torch.where(
-            newest > 0, _dot(moves[:, -1], turns[:, -1]) / torch.where(newest > 0, newest, 1.0), 1.0
+            newest > 0, per_image_dot(moves[:, -1], turns[:, -1]) / torch.where(newest > 0, newest, 1.0), 1.0
         )
         q = q * gain[:, None]
         for i, share in zip(range(moves.shape[1]), reversed(shares), strict=True):
-            back = inverse[:, i] * _dot(turns[:, i], q)
+            back = inverse[:, i] * per_image_dot(turns[:, i], q)
             q = q + (share - back)[:, None] * moves[:, i]
         return -q

@@ -10,6 +10,7 @@ import torch
 
 from invrestore._types import Tensor
 from invrestore.metrics import psnr
+from invrestore.operators._linalg import per_image_norm
 from invrestore.solvers._base import S, Solver, freeze
 from invrestore.solvers._problem import Problem
 from invrestore.solvers._solution import Status
@@ -94,7 +95,7 @@ def run(
         change = solver.change(previous, state).detach()
         misfit = history.misfit(state.x) if record else None
         # A norm is finite only where every value is, and its square.
-        size = torch.linalg.vector_norm(state.x.detach().flatten(1), dim=1)
+        size = per_image_norm(state.x.detach())
         finite = torch.isfinite(size if misfit is None else size + misfit)
         if not bool(finite.all()):
             diverged |= ~finite

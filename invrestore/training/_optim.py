@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from invrestore.priors._precision import has_matrix_units
+from invrestore.networks._precision import has_matrix_units
 
 __all__ = ["Muon"]
 

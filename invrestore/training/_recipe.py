@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from invrestore.priors._precision import has_matrix_units
+from invrestore.networks._precision import has_matrix_units
 
 __all__ = ["DenoiserRecipe", "GanRecipe", "GanStage", "Optimizer", "Recipe", "Source", "Stage"]
 
