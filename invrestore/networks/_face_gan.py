@@ -260,7 +260,9 @@ def _doubled(x: Tensor) -> Tensor:
 
 def _without_checkerboard(x: Tensor) -> Tensor:
     """Filter rows and columns by (1, 2, 1) / 4, which takes out what alternates from pixel to pixel."""
-    return F.avg_pool2d(F.avg_pool2d(F.pad(x, (1, 1, 1, 1), mode="replicate"), 2, 1), 2, 1)
+    # Contiguous, since torch.compile expects that order of the gradient of this padding.
+    padded = F.pad(x.contiguous(), (1, 1, 1, 1), mode="replicate")
+    return F.avg_pool2d(F.avg_pool2d(padded, 2, 1), 2, 1)
 
 
 class StyledConv(nn.Module):

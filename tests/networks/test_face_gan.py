@@ -18,7 +18,7 @@ from invrestore.networks import (
     ResidualDiscriminator,
     StyleGenerator,
 )
-from invrestore.networks._face_gan import StyledConv
+from invrestore.networks._face_gan import StyledConv, _without_checkerboard
 
 FACE = {
     "size": 16,
@@ -114,6 +114,15 @@ def test_generator_is_mapping_and_synthesis(generator: StyleGenerator) -> None:
     each = w[:, None].expand(-1, generator.num_layers, -1)
     for chosen in (w, each):
         torch.testing.assert_close(generator.synthesis(chosen), generator(z))
+
+
+@pytest.mark.slow
+def test_compiled_filter_of_images_has_the_same_gradient() -> None:
+    x = torch.rand(2, 3, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    compiled = torch.compile(_without_checkerboard)
+    (expected,) = torch.autograd.grad(_without_checkerboard(x).square().sum(), x)
+    (found,) = torch.autograd.grad(compiled(x).square().sum(), x)
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
 def test_every_layer_has_a_w_of_its_own(generator: StyleGenerator) -> None:
