@@ -13,8 +13,10 @@ from invrestore._checks import check_choice, check_device, check_finite, check_s
 from invrestore._types import PerImage, Shape, Tensor
 from invrestore.errors import DTypeError, RangeError, ShapeError
 from invrestore.operators._base import DataStep, LinearOperator
+from invrestore.operators._borders import extend_both, fold
+from invrestore.operators._spectra import fast_size, filtered, image_of, spectrum_of
 
-__all__ = ["Blur", "check_kernel", "extend", "fold"]
+__all__ = ["Blur", "check_kernel"]
 
 PADDINGS = ("circular", "reflect", "replicate", "valid", "zero")
 
@@ -57,122 +59,6 @@ def check_kernel(where: str, kernel: object) -> Tensor:
             remedy="An edge filter is not a blur: it removes the mean of the picture for good.",
         )
     return kernel
-
-
-def _sources(start: int, stop: int, size: int, padding: str) -> list[int]:
-    """Samples that stand in for positions start to stop - 1 of an axis of ``size``, however far outside."""
-    if padding == "replicate":
-        return [min(max(i, 0), size - 1) for i in range(start, stop)]
-    if padding == "circular" or size == 1:
-        return [i % size for i in range(start, stop)]
-    # Reflection about the outer samples, as often as needed: a triangle wave of period 2 (size - 1).
-    period = 2 * (size - 1)
-    return [min(i % period, period - i % period) for i in range(start, stop)]
-
-
-def _is_near(before: int, after: int, size: int, padding: str) -> bool:
-    """Whether the border needs each sample at most once a side, which slices can do."""
-    return padding == "replicate" or max(before, after) <= size - (padding == "reflect")
-
-
-def extend(x: Tensor, axis: int, before: int, after: int, padding: str) -> Tensor:
-    """Add ``before`` and ``after`` samples along ``axis`` (-2 or -1); negative counts cut samples off.
-
-    Exact for any count, also for several reflections or wraps.
-    """
-    size = x.shape[axis]
-    if before < 0 or after < 0:
-        x = extend(x, axis, max(before, 0), max(after, 0), padding)
-        return x.narrow(axis, max(-before, 0), size + before + after)
-    if before == after == 0:
-        return x
-    pads = (0, 0, before, after) if axis == -2 else (before, after, 0, 0)
-    if padding == "zero":
-        return F.pad(x, pads)
-    if _is_near(before, after, size, padding):
-        return F.pad(x, pads, mode=padding)
-    source = _sources(-before, size + after, size, padding)
-    return x.index_select(axis, torch.tensor(source, device=x.device))
-
-
-def extend_both(x: Tensor, before: tuple[int, int], after: tuple[int, int], padding: str) -> Tensor:
-    """``extend`` along both axes, in one pass where the border is narrow."""
-    near = all(_is_near(b, a, n, padding) for b, a, n in zip(before, after, x.shape[-2:], strict=True))
-    if padding == "zero" or not near or not any((*before, *after)):
-        return extend(extend(x, -2, before[0], after[0], padding), -1, before[1], after[1], padding)
-    return F.pad(x, (before[1], after[1], before[0], after[0]), mode=padding)
-
-
-def fold(y: Tensor, axis: int, before: int, after: int, padding: str) -> Tensor:
-    """Adjoint of ``extend``: add the samples of the border back onto the samples they were copied from."""
-    if before < 0 or after < 0:
-        cut = (max(-before, 0), max(-after, 0))
-        y = F.pad(y, (0, 0, *cut) if axis == -2 else cut)
-        return fold(y, axis, max(before, 0), max(after, 0), padding)
-    if before == after == 0:
-        return y
-    size = y.shape[axis] - before - after
-    out = y.narrow(axis, before, size)
-    if padding == "zero":
-        return out
-    head, tail = y.narrow(axis, 0, before), y.narrow(axis, before + size, after)
-    if not _is_near(before, after, size, padding):
-        # A product with a 0/1 matrix instead of index_add: the same sum in the same order on every device.
-        source = [*_sources(-before, 0, size, padding), *_sources(size, size + after, size, padding)]
-        scatter = F.one_hot(torch.tensor(source, device=y.device), size).to(y.dtype)
-        border = torch.cat([head, tail], axis)
-        return out + (scatter.mT @ border if axis == -2 else border @ scatter)
-    out = out.clone()
-    if padding == "replicate":
-        out.narrow(axis, 0, 1).add_(head.sum(axis, keepdim=True))
-        out.narrow(axis, size - 1, 1).add_(tail.sum(axis, keepdim=True))
-    elif padding == "circular":
-        out.narrow(axis, size - before, before).add_(head)
-        out.narrow(axis, 0, after).add_(tail)
-    else:
-        out.narrow(axis, 1, before).add_(head.flip(axis))
-        out.narrow(axis, size - 1 - after, after).add_(tail.flip(axis))
-    return out
-
-
-def _fast_size(n: int) -> int:
-    """Smallest even 2^a 3^b 5^c at or above ``n``: other lengths cost the FFT up to several times more."""
-    while True:
-        rest = n
-        for prime in (2, 3, 5):
-            while rest % prime == 0:
-                rest //= prime
-        if rest == 1 and (n % 2 == 0 or n == 1):
-            return n
-        n += 1
-
-
-def _spectrum(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """``rfft2`` of ``x`` with zeros up to ``grid``; columns are contiguous, of images and kernels alike."""
-    spectrum: Tensor = torch.fft.fft(torch.fft.rfft(x, n=grid[1]), n=grid[0], dim=-2)
-    return spectrum
-
-
-def _image(spectrum: Tensor, grid: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """The first ``size`` pixels of ``irfft2``, which in one pass would copy the spectrum first, at twice the cost."""
-    rows = torch.fft.ifft(spectrum, dim=-2)[..., : size[0], :]
-    x: Tensor = torch.fft.irfft(rows, n=grid[1])[..., : size[1]]
-    return x
-
-
-def _filtered(spectrum: Tensor, transfer: Tensor) -> Tensor:
-    """A fresh ``spectrum`` times a transfer function (B or 1, C or 1, ...), in its memory where autograd allows.
-
-    On the CPU one image after the other: where torch cuts a batch into threads it rounds products of complex numbers
-    otherwise than elsewhere, and an image must not depend on its neighbours.
-    """
-    if spectrum.requires_grad or transfer.requires_grad:
-        return spectrum * transfer
-    if spectrum.device.type != "cpu":
-        return spectrum.mul_(transfer)
-    for image, response in zip(spectrum, transfer.expand(len(spectrum), -1, -1, -1), strict=True):
-        image.mul_(response)
-    return spectrum
 
 
 def _both_parts(apply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -316,11 +202,11 @@ class Blur(LinearOperator):
         if self.padding == "zero":
             # No explicit border: the FFT grid only has to keep the wrapped ends out of the output.
             grid = [n + max(h, k - 1 - h) for n, h, k in zip(size, half, (kh, kw), strict=True)]
-            return _Plan((0, 0), (0, 0), half, size, out, (_fast_size(grid[0]), _fast_size(grid[1])))
+            return _Plan((0, 0), (0, 0), half, size, out, (fast_size(grid[0]), fast_size(grid[1])))
         before = (0, 0) if self.padding == "valid" else (kh - 1 - half[0], kw - 1 - half[1])
         after = (0, 0) if self.padding == "valid" else half
         padded = (size[0] + before[0] + after[0], size[1] + before[1] + after[1])
-        grid_size = (_fast_size(padded[0]), _fast_size(padded[1]))
+        grid_size = (fast_size(padded[0]), fast_size(padded[1]))
         return _Plan(before, after, (kh - 1, kw - 1), padded, out, grid_size)
 
     # The two products.
@@ -339,7 +225,7 @@ class Blur(LinearOperator):
                 kernel = F.pad(kernel, (0, 0, 0, missing) if axis == -2 else (0, missing))
                 kernel = torch.stack(torch.split(kernel, n, axis)).sum(0)
             kernel = kernel.roll((-plan.start[0], -plan.start[1]), (-2, -1))
-            return _spectrum(kernel, plan.grid)
+            return spectrum_of(kernel, plan.grid)
 
         return self._memo(("transfer", plan, dtype), make)  # type: ignore[no-any-return]
 
@@ -384,8 +270,8 @@ class Blur(LinearOperator):
             else:
                 x = self._extend(x, plan)
             return self._shift_sum(x, plan.output, flip=True)
-        spectrum = _spectrum(self._extend(x, plan), plan.grid)
-        return _image(_filtered(spectrum, self._transfer(plan, x.dtype)), plan.grid, plan.output)
+        spectrum = spectrum_of(self._extend(x, plan), plan.grid)
+        return image_of(filtered(spectrum, self._transfer(plan, x.dtype)), plan.grid, plan.output)
 
     def _adjoint(self, y: Tensor) -> Tensor:
         if y.is_complex():
@@ -401,8 +287,8 @@ class Blur(LinearOperator):
             more = (plan.padded[0] - plan.output[0], plan.padded[1] - plan.output[1])
             y = extend_both(y, plan.start, (more[0] + kh - 1 - top, more[1] + kw - 1 - left), padding)
             return self._fold(self._shift_sum(y, plan.padded, flip=False), plan)
-        spectrum = _filtered(_spectrum(y, plan.grid), self._transfer_back(plan, y.dtype))
-        return self._fold(_image(spectrum, plan.grid, plan.padded), plan)
+        spectrum = filtered(spectrum_of(y, plan.grid), self._transfer_back(plan, y.dtype))
+        return self._fold(image_of(spectrum, plan.grid, plan.padded), plan)
 
     def _extend(self, x: Tensor, plan: _Plan) -> Tensor:
         return extend_both(x, plan.before, plan.after, self.padding)
@@ -478,12 +364,12 @@ class Blur(LinearOperator):
         size = (y.shape[-2], y.shape[-1])
         plan = self._plan(size)
         transfer = self._transfer(plan, y.dtype)
-        back = _filtered(_spectrum(y, size), self._transfer_back(plan, y.dtype))
+        back = filtered(spectrum_of(y, size), self._transfer_back(plan, y.dtype))
         power = transfer.real.square() + transfer.imag.square()
         differentiable = back.requires_grad
 
         def step_from(z: Tensor, step: PerImage) -> Tensor:
-            spectrum = _spectrum(z, size)
+            spectrum = spectrum_of(z, size)
             s = float(step) if isinstance(step, torch.Tensor) and _is_host_number(step) else expand(step, z)
             if differentiable or spectrum.requires_grad or (isinstance(s, torch.Tensor) and s.requires_grad):
                 spectrum = (spectrum + s * back) / (1 + s * power)
@@ -494,7 +380,7 @@ class Blur(LinearOperator):
                 else:
                     spectrum.add_(back, alpha=s)
                 spectrum.mul_((s * power).add_(1).reciprocal_())
-            return _image(spectrum, size, size)
+            return image_of(spectrum, size, size)
 
         return step_from
 
@@ -522,7 +408,7 @@ class Blur(LinearOperator):
             return torch.where(kept, transfer.conj() / torch.where(kept, power, 1.0), 0.0)
 
         inverse = self._memo(("inverse", size, y.dtype), make)
-        return _image(_filtered(_spectrum(y, size), inverse), size, size)
+        return image_of(filtered(spectrum_of(y, size), inverse), size, size)
 
     def smooth_inverse(self, y: Tensor, weight: PerImage) -> Tensor:
         """Smooth image that fits ``y``; for circular padding ``F^-1 [conj(K) Y / (|K|^2 + weight |D|^2)]``.
@@ -537,11 +423,13 @@ class Blur(LinearOperator):
         if y.dtype in (torch.bfloat16, torch.float16):
             return self.smooth_inverse(y.float(), weight).to(y.dtype)
         size = (y.shape[-2], y.shape[-1])
-        transfer = self._transfer(self._plan(size), y.dtype)
+        plan = self._plan(size)
+        transfer = self._transfer(plan, y.dtype)
         power = transfer.real.square() + transfer.imag.square()
         down, right = (
             4 * torch.sin(torch.arange(count, dtype=y.dtype, device=y.device) * (math.pi / side)).square()
             for side, count in ((size[0], size[0]), (size[1], size[1] // 2 + 1))
         )
         damped = power + expand(weight, y) * (down[:, None] + right)
-        return _image(_spectrum(y, size) * transfer.conj() / damped, size, size)
+        spectrum = filtered(spectrum_of(y, size), self._transfer_back(plan, y.dtype))
+        return image_of(spectrum * damped.reciprocal(), size, size)

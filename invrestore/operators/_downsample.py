@@ -14,7 +14,8 @@ from invrestore._checks import check_choice, check_count, check_device, check_sh
 from invrestore._types import PerImage, Shape, Tensor
 from invrestore.errors import ShapeError
 from invrestore.operators._base import DataStep, LinearOperator
-from invrestore.operators._blur import check_kernel, extend, fold
+from invrestore.operators._blur import check_kernel
+from invrestore.operators._borders import extend, fold
 from invrestore.operators._linalg import conjugate_gradient
 
 __all__ = ["Downsample"]
