@@ -298,6 +298,14 @@ class Blur(LinearOperator):
             x = fold(x, axis, plan.before[i], plan.after[i], self.padding)
         return x
 
+    def initial(self, y: Tensor, input_shape: Shape) -> Tensor:
+        """``y``; with "valid", its outer pixels repeated up to the size of the image."""
+        if self.padding != "valid":
+            return super().initial(y, input_shape)
+        (kh, kw), half = self._sides, (self._sides[0] // 2, self._sides[1] // 2)
+        # Sample i of the measurement is centred at pixel i + k - 1 - k // 2.
+        return extend_both(y, (kh - 1 - half[0], kw - 1 - half[1]), half, "replicate")
+
     # Closed forms and bounds.
 
     def norm(self, input_shape: Shape | None = None) -> Tensor:

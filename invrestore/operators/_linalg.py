@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 _CHECK_EVERY = 8
-"""Steps between two looks of the host at the convergence flags."""
+"""Steps between two looks of the host at the convergence flags of another device."""
 
 _FULL_LIMIT = 768
 """Largest min(measurement size, image size) for which ``least_squares`` reorthogonalises its whole basis."""
@@ -86,6 +86,7 @@ def conjugate_gradient(
     init: Tensor | None = None,
     *,
     rtol: float | None = None,
+    reduction: float = 0.0,
     max_steps: int = 2000,
     warn: bool = True,
 ) -> Tensor:
@@ -101,6 +102,8 @@ def conjugate_gradient(
         init: First guess; zero if None. It changes the number of steps, not the answer.
         rtol: Stop an image when its residual norm is below ``rtol * ||rhs||``; default 1e-6 in float32 (and
             in bfloat16, which is solved in float32), 1e-12 in float64.
+        reduction: Stop it also when that norm has fallen to this share of what it was at ``init``: for a caller
+            that comes back with a better guess. Solutions that derivatives are taken of go on to ``rtol``.
         max_steps: Give up after this many steps, with a RuntimeWarning.
         warn: False gives up in silence.
 
@@ -116,10 +119,13 @@ def conjugate_gradient(
 
     with torch.no_grad():
         start = None if init is None else _working(init.detach())
-        solution = _cg_loop(lifted, b.detach(), start, rtol or _default_rtol(b.dtype), max_steps, warn)
+        goal = rtol or _default_rtol(b.dtype)
+        solution = _cg_loop(lifted, b.detach(), start, goal, reduction, max_steps, warn)
     if torch.is_grad_enabled():
         # The residual is zero up to rtol in value, but carries d(rhs) - dM x, whose image under M^-1 is dx.
         residual = b - lifted(solution)
+        if residual.requires_grad and reduction > 0:
+            return conjugate_gradient(apply, rhs, solution, rtol=rtol, max_steps=max_steps, warn=warn)
         if residual.requires_grad:
             solution = _Implicit.apply(residual, solution, lifted, rtol, max_steps)
     return solution.to(dtype)
@@ -177,17 +183,19 @@ def _cg_loop(
     b: Tensor,
     init: Tensor | None,
     rtol: float,
+    reduction: float,
     max_steps: int,
     warn: bool,
 ) -> Tensor:
+    check_every = 1 if b.device.type == "cpu" else _CHECK_EVERY
     x = torch.zeros_like(b) if init is None else init.to(b.dtype).clone()
     r = b.clone() if init is None else b - apply(x)
     p = r.clone()
     rho = _dot(r, r)
-    goal = rtol**2 * _dot(b, b)
+    goal = torch.maximum(rtol**2 * _dot(b, b), reduction**2 * rho)
     for step in range(max_steps + 1):
         active = rho > goal
-        if step % _CHECK_EVERY == 0 and not bool(active.any()):
+        if step % check_every == 0 and not bool(active.any()):
             return x
         if step == max_steps:
             break

@@ -95,7 +95,13 @@ class Problem:
         return self.has_data_prox and self.linear is not None and self.linear.has_closed_form
 
     def data_prox(
-        self, z: Tensor, step: PerImage, *, start: Tensor | None = None, rtol: float = 1e-5
+        self,
+        z: Tensor,
+        step: PerImage,
+        *,
+        start: Tensor | None = None,
+        rtol: float | None = 1e-5,
+        reduction: float = 0.0,
     ) -> Tensor:
         """argmin_x step * f(A x; y) + 1/2 ||x - z||^2; for exact data the nearest image with A x = y.
 
@@ -103,7 +109,8 @@ class Problem:
             z: Point to stay near, (B, C, H, W).
             step: Weight of the data, a number or (B,).
             start: Where conjugate gradients begin, for operators without a closed form.
-            rtol: Relative residual at which they stop.
+            rtol: Relative residual at which they stop; None takes 1e-6 in float32, 1e-12 in float64.
+            reduction: Share of the residual of ``start`` at which they also stop.
         """
         assert self.linear is not None
         if self.exact:
@@ -116,7 +123,11 @@ class Problem:
         s = step.view(-1, 1, 1, 1) if isinstance(step, torch.Tensor) and step.ndim == 1 else step
         rhs = z + s * self._back_projection
         return conjugate_gradient(
-            lambda x: x + s * operator.gram(x), rhs, init=z if start is None else start, rtol=rtol
+            lambda x: x + s * operator.gram(x),
+            rhs,
+            init=z if start is None else start,
+            rtol=rtol,
+            reduction=reduction,
         )
 
     @cached_property

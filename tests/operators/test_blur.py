@@ -267,3 +267,18 @@ def test_bad_calls_are_named() -> None:
         Blur(torch.ones(3, 3))(torch.ones(1, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(RangeError, match="step"):
         Blur(torch.ones(3, 3)).prox(torch.ones(1, 1, 8, 8), torch.ones(1, 1, 8, 8), -1.0)
+
+
+@pytest.mark.parametrize("sides", [(1, 1), (3, 3), (4, 7), (8, 8)])
+def test_first_image_of_a_valid_blur_has_each_pixel_in_its_place(
+    sides: tuple[int, int], rng: torch.Generator
+) -> None:
+    kernel = torch.zeros(sides)
+    kernel[sides[0] // 2, sides[1] // 2] = 1  # the identity, but for the border that "valid" leaves out
+    x = torch.rand(2, 3, 12, 15, generator=rng)
+    blur = Blur(kernel, "valid")
+    y = blur(x)
+    first = blur.initial(y, (3, 12, 15))
+    assert first.shape == x.shape
+    assert torch.allclose(blur(first), y, atol=1e-6)
+    assert bool((first >= y.amin()).all())

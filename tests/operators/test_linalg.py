@@ -44,6 +44,25 @@ def test_conjugate_gradient_is_differentiable_in_matrix_and_right_hand_side(rng:
     )
 
 
+def test_conjugate_gradient_stops_at_a_share_of_the_first_residual(rng: torch.Generator) -> None:
+    M = positive_matrix(40, 1e4, rng)
+    b = torch.randn(3, 40, generator=rng, dtype=torch.float64)
+    start = torch.linalg.solve(M, b.T).T + 0.1 * torch.randn(3, 40, generator=rng, dtype=torch.float64)
+    first = (b - start @ M).norm(dim=1)
+    left = (b - conjugate_gradient(lambda v: v @ M, b, start, reduction=0.03) @ M).norm(dim=1) / first
+    assert bool((left <= 0.03).all())
+    assert bool((left > 1e-6).all())
+
+
+def test_derivatives_are_those_of_the_whole_solution_whatever_the_reduction(rng: torch.Generator) -> None:
+    d = (torch.logspace(0, 3, 30, dtype=torch.float64)).requires_grad_(True)
+    b = torch.randn(2, 30, generator=rng, dtype=torch.float64)
+    x = conjugate_gradient(lambda v: v * d, b, reduction=0.3)
+    (found,) = torch.autograd.grad(x.square().sum(), d)
+    (expected,) = torch.autograd.grad((b / d).square().sum(), d)
+    assert torch.allclose(found, expected, rtol=1e-8, atol=1e-10)
+
+
 def test_conjugate_gradient_says_when_it_gives_up(rng: torch.Generator) -> None:
     M = positive_matrix(60, 1e8, rng)
     b = torch.randn(2, 60, generator=rng, dtype=torch.float64)

@@ -90,11 +90,28 @@ def test_data_step_by_conjugate_gradients_reaches_the_same_minimum(deblurring, p
         operator,
         ir.priors.TV(lam=LAM),
         sigma=0.02,
-        method=PDHG(inner_rtol=1e-12),
+        method=PDHG(inner_reduction=0.0),
         max_steps=1500,
         tol=1e-10,
     )
     assert objective(solution.x, y, operator, LAM) == pytest.approx(best, rel=1e-6)
+
+
+def test_conjugate_gradients_that_stop_early_cost_less_and_reach_the_same_minimum(deblurring, monkeypatch):
+    y, _ = deblurring
+    operator = ir.operators.Blur(ir.kernels.gaussian(1.0).double(), padding="reflect")
+    best = objective(dense_reference(y, operator, LAM), y, operator, LAM)
+    blurred, apply = [], ir.operators.Blur._apply
+    monkeypatch.setattr(ir.operators.Blur, "_apply", lambda self, x: blurred.append(1) or apply(self, x))
+    counts = []
+    for method in (PDHG(inner_reduction=0.0), PDHG()):
+        blurred.clear()
+        solution = ir.solve(
+            y, operator, ir.priors.TV(lam=LAM), sigma=0.02, method=method, max_steps=1500, tol=1e-9
+        )
+        assert objective(solution.x, y, operator, LAM) == pytest.approx(best, rel=1e-6)
+        counts.append(len(blurred))
+    assert counts[1] < 0.6 * counts[0]
 
 
 def test_general_fidelity_goes_through_the_dual_and_reaches_the_l2_minimum(deblurring):
