@@ -6,13 +6,19 @@ Run after the suites that the page shows::
 
 Each run's `table.csv` and environment are copied to `benchmarks/results/VERSION/quality/`, and the section of each
 suite, between its two comment lines, is written anew. Numbers on the page come from these files alone.
+
+The records of single images are packed to `benchmarks/results/VERSION/records/SUITE.zip`. Unpacked into a run folder,
+they let a run go on from there: a new method, or new weights of one, is compared image by image with rows that ran
+before. `--records-only` packs them and leaves the page as it is.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import io
 import json
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +26,7 @@ from typing import Any
 from benchmarks.common import RESULTS
 from invrestore.io import write_bytes
 
-__all__ = ["main", "section"]
+__all__ = ["main", "packed_records", "section"]
 
 _PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
@@ -115,6 +121,17 @@ def section(folder: Path, each: list[str]) -> str:
     return "\n".join(lines)
 
 
+def packed_records(folder: Path) -> bytes:
+    """The record files of a run as a zip file, the same bytes for the same records."""
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for file in sorted((folder / "records").rglob("*.json")):
+            member = zipfile.ZipInfo(file.relative_to(folder).as_posix())
+            member.compress_type = zipfile.ZIP_DEFLATED
+            archive.writestr(member, json.dumps(json.loads(file.read_text()), separators=(",", ":")))
+    return stream.getvalue()
+
+
 def main() -> None:
     """Rewrite the sections of the given runs."""
     parser = argparse.ArgumentParser(
@@ -122,11 +139,19 @@ def main() -> None:
     )
     parser.add_argument("runs", nargs="+", type=Path, help="run folders of invrestore bench")
     parser.add_argument("--each", action="append", default=[], metavar="SET/TASK", help="show single images")
+    parser.add_argument(
+        "--records-only", action="store_true", help="pack the records, leave the page as it is"
+    )
     options = parser.parse_args()
     page = _PAGE.read_text()
     for folder in options.runs:
         results = json.loads((folder / "results.json").read_text())
         name = results["suite"]
+        records = RESULTS / "records" / f"{name}.zip"
+        records.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(records, packed_records(folder), force=True)
+        if options.records_only:
+            continue
         start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         before, found, rest = page.partition(start)
         if not found or end not in rest:

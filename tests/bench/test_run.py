@@ -1,6 +1,7 @@
 """Plans, records, resuming, and scores by the protocol."""
 
 import dataclasses
+import io as stdlib_io
 import json
 import multiprocessing
 import os
@@ -9,12 +10,14 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.quality.page import packed_records
 from invrestore import metrics, networks
 from invrestore.bench import METHODS, SUITES, Protocol, collect, plan, run, write_report
 from invrestore.bench._run import score
@@ -45,6 +48,22 @@ def test_scores_of_every_image_method_and_task(small, tmp_path):
     expected = metrics.psnr(metrics.quantize(noisy.clamp(0, 1)), clean)
     assert first.psnr == pytest.approx(float(expected), abs=1e-4)
     assert results.curves["noise-2"] == ("noise", 2)
+
+
+def test_unpacked_records_of_an_earlier_run_stand_for_it(small, tmp_path):
+    earlier = plan(small, tmp_path / "data", tmp_path / "earlier")
+    run(earlier)
+    archive = packed_records(tmp_path / "earlier")
+    assert archive == packed_records(tmp_path / "earlier")
+    later = plan(small, tmp_path / "data", tmp_path / "later", methods=["shrink", "constant", "coloured"])
+    zipfile.ZipFile(stdlib_io.BytesIO(archive)).extractall(later.folder)
+    written = {path: path.stat().st_mtime_ns for path in finished(later.folder)}
+    assert len(written) == len(earlier.units)
+    run(later)
+    assert {path: path.stat().st_mtime_ns for path in written} == written
+    kept = [score for score in collect(later).scores if score.method != "coloured"]
+    assert kept == list(collect(earlier).scores)
+    assert len(collect(later).scores) > len(kept)
 
 
 def test_resumed_run_repeats_nothing_and_completes(small, tmp_path):
