@@ -12,7 +12,10 @@ import torch
 from invrestore._checks import expand
 from invrestore._types import Tensor
 from invrestore.fidelity import L1, L2, Huber, Interval
+from invrestore.operators import LinearOperator, Operator
 from invrestore.operators._linalg import per_image_dot
+from invrestore.operators._pieces import Pieces, pieces_of
+from invrestore.priors import Prior
 from invrestore.solvers._base import Solver, freeze
 from invrestore.solvers._loop import run
 from invrestore.solvers._problem import Problem
@@ -28,6 +31,18 @@ _DAMPING = 0.03
 _SPREAD = 0.1
 """eps of the divergence probe, over sigma: small against the noise, large against the solver's tolerance."""
 
+_WHOLE_PIXELS = 2**20
+"""Measurements of more pixels are weighed by pieces of them, which tell the risk precisely enough."""
+
+_PIECES = 3
+"""Pieces along each axis."""
+
+_SIDE = 192
+"""Side of a piece."""
+
+_STEPS_OF_PIECES = 20
+"""Step limit of their solves: what converges last is their unknown surroundings, which hardly move the risk."""
+
 _BOX_SHARE = 0.7
 """Root mean square that intervals are fitted to, over sigma."""
 
@@ -39,7 +54,7 @@ class Choice:
     Attributes:
         lam: (B,).
         rule: Name of the rule, for the report.
-        state: Solver state reached for ``lam`` or one near it, to go on from.
+        state: Solver state reached for ``lam`` or one near it, to go on from; None where only pieces were solved.
     """
 
     lam: Tensor
@@ -66,6 +81,9 @@ def choose_lam(
     The search brackets the minimum (or the root) in log lam with factors of 2, every image on its own, warm
     starting each solve, halves the last factor, and ends with a parabola (or secant) through the nearest points.
 
+    The risk of a measurement of more than 2^20 pixels, if it was only blurred or masked, is that of nine pieces of
+    192 x 192 pixels, evenly spread; each is solved by itself, with one lam for all pieces of an image.
+
     Args:
         solver: Method that minimises for a given weight.
         problem: Data; the weight of its prior is replaced.
@@ -77,16 +95,56 @@ def choose_lam(
         Stein (1981); Ramani, Blu and Unser (2008) for the probe; Eldar (2009) for projected and weighted risks;
         Morozov (1966).
     """
-    search = _Search(solver, problem, x, search_steps, search_tol)
     with torch.no_grad():
-        if problem.linear is not None and isinstance(problem.fidelity, L2):
-            return search.minimise_risk()
-        return search.match_discrepancy()
+        if problem.linear is None or not isinstance(problem.fidelity, L2):
+            return _Search(solver, problem, x, search_steps, search_tol).match_discrepancy()
+        pieces = _pieces(problem, problem.linear)
+        if pieces is None:
+            return _Search(solver, problem, x, search_steps, search_tol).minimise_risk()
+        parts = dataclasses.replace(
+            problem,
+            y=pieces.y,
+            operator=pieces.operator,
+            sigma=problem.sigma.repeat_interleave(pieces.count),
+            input_shape=pieces.input_shape,
+        )
+        x = pieces.operator.initial(pieces.y, pieces.input_shape)
+        steps = min(search_steps, _STEPS_OF_PIECES)
+        choice = _Search(solver, parts, x, steps, search_tol, pieces.count).minimise_risk()
+        side = f"{_SIDE} x {_SIDE} pixels"
+        return Choice(choice.lam, f"{choice.rule}, on {pieces.count} pieces of {side}", None)
+
+
+def _pieces(problem: Problem, operator: LinearOperator) -> Pieces | None:
+    """Pieces of a large measurement that can be weighed in its place."""
+    if math.prod(problem.y.shape[-2:]) <= _WHOLE_PIXELS or not _fits_any_size(problem.prior):
+        return None
+    return pieces_of(operator, problem.y, side=_SIDE, count=_PIECES)
+
+
+def _fits_any_size(prior: Prior) -> bool:
+    """Whether nothing in a prior but its weight belongs to images of one size."""
+    for field in dataclasses.fields(prior):
+        value = getattr(prior, field.name)
+        parts = value if isinstance(value, tuple) else (value,)
+        for part in parts:
+            if isinstance(part, Prior) and not _fits_any_size(part):
+                return False
+            if isinstance(part, Operator) or (isinstance(part, torch.Tensor) and part.ndim > 2):
+                return False
+    return True
 
 
 class _Search:
-    def __init__(self, solver: Solver[Any], problem: Problem, x: Tensor, steps: int, tol: float) -> None:
-        self.solver, self.problem, self.steps, self.tol = solver, problem, steps, tol
+    """Solves for one weight after the other.
+
+    ``count`` successive images of the problem are pieces of one, share its weight, and add up to its risk.
+    """
+
+    def __init__(
+        self, solver: Solver[Any], problem: Problem, x: Tensor, steps: int, tol: float, count: int = 1
+    ) -> None:
+        self.solver, self.problem, self.steps, self.tol, self.count = solver, problem, steps, tol, count
         self.x = x
         self.sigma = problem.sigma
         self.state: Any = None
@@ -94,6 +152,7 @@ class _Search:
 
     def solve(self, problem: Problem, lam: Tensor, state: Any, active: Tensor) -> Any:
         """State for ``lam``, going on from ``state``; images that are not active keep theirs."""
+        lam, active = (t.repeat_interleave(self.count) for t in (lam, active))
         weighted = problem.with_prior(problem.prior.with_lam(lam))
         start = self.solver.init(weighted, self.x) if state is None else self.solver.resume(weighted, state)
         reached = run(self.solver, weighted, start, max_steps=self.steps, tol=self.tol, record=False).state
@@ -120,9 +179,9 @@ class _Search:
             fitted = A(self.state.x)
             residual = fitted - problem.y
             gain = (A(self.probe_state.x) - fitted) / expand(eps, fitted)
-            return per_image_dot(residual, weigh(residual)) + 2 * self.sigma**2 * per_image_dot(
-                weighed_probe, gain
-            )
+            misfit, divergence = per_image_dot(residual, weigh(residual)), per_image_dot(weighed_probe, gain)
+            total = misfit + 2 * self.sigma**2 * divergence
+            return total.view(-1, self.count).sum(1)
 
         lam = _bracketed_minimum(risk, self._first()).exp()
         return Choice(lam, "Stein's unbiased risk estimate", self.state)
@@ -143,7 +202,7 @@ class _Search:
         return weigh
 
     def _first(self) -> Tensor:
-        return self.problem.prior.first_lam(self.sigma).clamp_min(1e-12).log()
+        return self.problem.prior.first_lam(self.sigma[:: self.count]).clamp_min(1e-12).log()
 
     # Discrepancy ---------------------------------------------------------------------------------------------
 
