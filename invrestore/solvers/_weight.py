@@ -123,14 +123,13 @@ def _pieces(problem: Problem, operator: LinearOperator) -> Pieces | None:
 
 
 def _fits_any_size(prior: Prior) -> bool:
-    """Whether nothing in a prior but its weight belongs to images of one size."""
+    """Whether nothing in a prior belongs to images of one size or to single images."""
     for field in dataclasses.fields(prior):
         value = getattr(prior, field.name)
-        parts = value if isinstance(value, tuple) else (value,)
-        for part in parts:
+        for part in value if isinstance(value, tuple) else (value,):
             if isinstance(part, Prior) and not _fits_any_size(part):
                 return False
-            if isinstance(part, Operator) or (isinstance(part, torch.Tensor) and part.ndim > 2):
+            if isinstance(part, Operator) or (isinstance(part, torch.Tensor) and part.numel() > 1):
                 return False
     return True
 

@@ -63,9 +63,22 @@ def test_every_image_of_a_batch_has_the_weight_it_has_alone(photo, rng, small_is
         assert torch.equal(together.x[i : i + 1], alone.x)
 
 
-def test_priors_made_for_one_size_are_weighed_as_a_whole(photo, rng, small_is_large):
-    y = photo + 0.1 * torch.randn(photo.shape, generator=rng)
+def test_priors_made_for_one_size_or_one_image_are_weighed_as_a_whole(photo, rng, small_is_large):
+    y = torch.cat([photo, photo]) + 0.1 * torch.randn((2, *photo.shape[1:]), generator=rng)
     K = ir.operators.Mask(torch.rand(photo.shape[-2:], generator=rng))
-    for prior in (ir.priors.Tikhonov(operator=K), ir.priors.Tikhonov(operator=K) + ir.priors.Box(0, 1)):
+    weights = torch.tensor([0.1, 0.2])
+    for prior in (
+        ir.priors.Tikhonov(operator=K),
+        ir.priors.Tikhonov(operator=K) + ir.priors.Box(0, 1),
+        ir.priors.Tikhonov() + ir.priors.Tikhonov(weights, operator="gradient"),
+        ir.priors.Tikhonov() + ir.priors.Box(torch.zeros(photo.shape[-2:]), 1),
+    ):
         solution = ir.solve(y, ir.operators.Identity(), prior, sigma=0.1)
         assert not any("pieces" in choice for choice in solution.choices)
+
+
+def test_sums_and_wavelets_are_weighed_by_pieces(photo, rng, small_is_large):
+    y = photo + 0.1 * torch.randn(photo.shape, generator=rng)
+    for prior in (ir.priors.TV() + ir.priors.Box(0, 1), ir.priors.Wavelet()):
+        solution = ir.solve(y, ir.operators.Identity(), prior, sigma=0.1)
+        assert any("pieces" in choice for choice in solution.choices)
