@@ -133,7 +133,7 @@ def packed_records(folder: Path) -> bytes:
 
 
 def main() -> None:
-    """Rewrite the sections of the given runs."""
+    """Pack the records of the given runs and rewrite their sections."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -192,9 +192,16 @@ class Blur(LinearOperator):
         (kh, kw), (height, width) = self._sides, output_shape[-2:]
         return (*output_shape[:-2], height + kh - 1, width + kw - 1)
 
-    def _plan(self, size: tuple[int, int]) -> _Plan:
+    @property
+    def _reach(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Pixels above and left of its own that a blurred pixel sees, and pixels below and right."""
         kh, kw = self._sides
         half = (kh // 2, kw // 2)
+        return (kh - 1 - half[0], kw - 1 - half[1]), half
+
+    def _plan(self, size: tuple[int, int]) -> _Plan:
+        kh, kw = self._sides
+        before, half = self._reach
         if self.padding == "circular":
             return _Plan((0, 0), (0, 0), half, size, size, size)
         output = self.output_shape_of(size)
@@ -203,8 +210,9 @@ class Blur(LinearOperator):
             # No explicit border: the FFT grid only has to keep the wrapped ends out of the output.
             grid = [n + max(h, k - 1 - h) for n, h, k in zip(size, half, (kh, kw), strict=True)]
             return _Plan((0, 0), (0, 0), half, size, out, (fast_size(grid[0]), fast_size(grid[1])))
-        before = (0, 0) if self.padding == "valid" else (kh - 1 - half[0], kw - 1 - half[1])
-        after = (0, 0) if self.padding == "valid" else half
+        after = half
+        if self.padding == "valid":
+            before = after = (0, 0)
         padded = (size[0] + before[0] + after[0], size[1] + before[1] + after[1])
         grid_size = (fast_size(padded[0]), fast_size(padded[1]))
         return _Plan(before, after, (kh - 1, kw - 1), padded, out, grid_size)
@@ -302,9 +310,7 @@ class Blur(LinearOperator):
         """``y``; with "valid", its outer pixels repeated up to the size of the image."""
         if self.padding != "valid":
             return super().initial(y, input_shape)
-        (kh, kw), half = self._sides, (self._sides[0] // 2, self._sides[1] // 2)
-        # Sample i of the measurement is centred at pixel i + k - 1 - k // 2.
-        return extend_both(y, (kh - 1 - half[0], kw - 1 - half[1]), half, "replicate")
+        return extend_both(y, *self._reach, "replicate")
 
     # Closed forms and bounds.
 

@@ -124,9 +124,9 @@ def conjugate_gradient(
     if torch.is_grad_enabled():
         # The residual is zero up to rtol in value, but carries d(rhs) - dM x, whose image under M^-1 is dx.
         residual = b - lifted(solution)
-        if residual.requires_grad and reduction > 0:
-            return conjugate_gradient(apply, rhs, solution, rtol=rtol, max_steps=max_steps, warn=warn)
         if residual.requires_grad:
+            if reduction > 0:
+                return conjugate_gradient(apply, rhs, solution, rtol=rtol, max_steps=max_steps, warn=warn)
             solution = _Implicit.apply(residual, solution, lifted, rtol, max_steps)
     return solution.to(dtype)
 

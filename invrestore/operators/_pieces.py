@@ -41,27 +41,28 @@ class Pieces:
 
 @dataclasses.dataclass(frozen=True)
 class _Grid:
-    """Places of the pieces, evenly spread: ``count`` along each axis of ``size``."""
+    """Places of the pieces, evenly spread: ``per_axis`` along each axis of ``size``."""
 
     batch: int
     size: tuple[int, int]
     side: int
-    count: int
+    per_axis: int
 
     def cut(self, t: Tensor) -> Tensor:
         """The pieces of a tensor (B or 1, C, H, W)."""
         rows, columns = (
-            [(n - self.side) * (2 * i + 1) // (2 * self.count) for i in range(self.count)] for n in self.size
+            [(n - self.side) * (2 * i + 1) // (2 * self.per_axis) for i in range(self.per_axis)]
+            for n in self.size
         )
         found = [t[..., a : a + self.side, b : b + self.side] for a in rows for b in columns]
         return torch.stack([piece.expand(self.batch, -1, -1, -1) for piece in found], 1).flatten(0, 1)
 
     def repeat(self, t: Tensor) -> Tensor:
         """A tensor with one entry for each image, (B, ...), for their pieces; one for all images stays as it is."""
-        return t if t.shape[0] == 1 else t.repeat_interleave(self.count**2, 0)
+        return t if t.shape[0] == 1 else t.repeat_interleave(self.per_axis**2, 0)
 
 
-def pieces_of(operator: LinearOperator, y: Tensor, *, side: int, count: int) -> Pieces | None:
+def pieces_of(operator: LinearOperator, y: Tensor, *, side: int, per_axis: int) -> Pieces | None:
     """Square pieces of measurements, evenly spread, and the operator they came from.
 
     What lies around a piece is unknown, so that a blurred one comes from a larger image by a "valid" blur: the model of
@@ -71,7 +72,7 @@ def pieces_of(operator: LinearOperator, y: Tensor, *, side: int, count: int) -> 
         operator: A.
         y: Measurements (B, C, H, W).
         side: Side of a piece in pixels.
-        count: Pieces along each axis.
+        per_axis: Pieces along each axis.
 
     Returns:
         None where pieces of ``y`` do not stand for it: for operators without local rules, measurements smaller than a
@@ -79,12 +80,12 @@ def pieces_of(operator: LinearOperator, y: Tensor, *, side: int, count: int) -> 
     """
     if y.ndim != 4 or min(y.shape[-2:]) < side:
         return None
-    grid = _Grid(y.shape[0], (y.shape[-2], y.shape[-1]), side, count)
+    grid = _Grid(y.shape[0], (y.shape[-2], y.shape[-1]), side, per_axis)
     local = _local(operator, grid)
     if local is None:
         return None
     pieces = grid.cut(y)
-    return Pieces(pieces, local, local.input_shape_of(tuple(pieces.shape[1:])), count**2)
+    return Pieces(pieces, local, local.input_shape_of(tuple(pieces.shape[1:])), per_axis**2)
 
 
 @singledispatch

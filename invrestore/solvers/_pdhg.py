@@ -7,8 +7,9 @@ from typing import ClassVar
 
 import torch
 
-from invrestore._checks import expand
+from invrestore._checks import check_nonnegative, expand
 from invrestore._types import Tensor
+from invrestore.errors import RangeError
 from invrestore.fidelity import Interval
 from invrestore.operators._linalg import per_image_norm
 from invrestore.priors import Capability
@@ -67,6 +68,10 @@ class PDHG(Solver[PDHGState]):
         inner_reduction: Share of the residual at the iterate before to which they bring it down, if that comes
             first. The steps become exact as the iterates settle, without solving to the end at each of them.
 
+    Raises:
+        RangeError: ``balance`` or ``inner_rtol`` not above 0 and finite, ``relaxation`` outside (0, 2), or
+            ``inner_reduction`` outside [0, 1).
+
     Reference:
         Chambolle and Pock (2011), algorithm 1; Condat (2013), algorithm 3.2 for the relaxed form.
     """
@@ -78,6 +83,15 @@ class PDHG(Solver[PDHGState]):
 
     name: ClassVar[str] = "pdhg"
     default_tol: ClassVar[float] = 3e-4
+
+    def __post_init__(self) -> None:
+        check_nonnegative("PDHG", "balance", self.balance, positive=True)
+        check_nonnegative("PDHG", "inner_rtol", self.inner_rtol, positive=True)
+        if not 0 < self.relaxation < 2:
+            raise RangeError("PDHG", expected="relaxation in (0, 2)", found=f"{self.relaxation:g}")
+        if not 0 <= self.inner_reduction < 1:
+            # At 1 no inner step is taken, and the image would never move.
+            raise RangeError("PDHG", expected="inner_reduction in [0, 1)", found=f"{self.inner_reduction:g}")
 
     def check(self, problem: Problem) -> None:
         """Raise unless the operator is linear and the prior has a prox or an analysis map."""

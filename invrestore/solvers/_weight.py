@@ -119,7 +119,7 @@ def _pieces(problem: Problem, operator: LinearOperator) -> Pieces | None:
     """Pieces of a large measurement that can be weighed in its place."""
     if math.prod(problem.y.shape[-2:]) <= _WHOLE_PIXELS or not _fits_any_size(problem.prior):
         return None
-    return pieces_of(operator, problem.y, side=_SIDE, count=_PIECES)
+    return pieces_of(operator, problem.y, side=_SIDE, per_axis=_PIECES)
 
 
 def _fits_any_size(prior: Prior) -> bool:

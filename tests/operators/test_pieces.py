@@ -18,7 +18,7 @@ def test_a_blurred_piece_is_a_valid_blur_of_the_image_around_it(
     x = torch.rand(2, 3, 60, 75, generator=rng, dtype=torch.float64)
     kernel = random_kernel(sides, rng).double()
     y = Blur(kernel, padding)(x)
-    pieces = pieces_of(Blur(kernel, padding), y, side=16, count=2)
+    pieces = pieces_of(Blur(kernel, padding), y, side=16, per_axis=2)
     assert pieces is not None
     assert pieces.y.shape == (8, 3, 16, 16)
     assert pieces.count == 4
@@ -37,13 +37,13 @@ def test_kernels_and_masks_of_single_images_stay_with_their_pieces(rng: torch.Ge
     kernels = torch.rand(2, 1, 3, 3, generator=rng)
     mask = torch.rand(2, 1, 40, 40, generator=rng) < 0.7
     for operator in (Blur(kernels, "reflect"), Mask(mask)):
-        together = pieces_of(operator, operator(x), side=16, count=2)
+        together = pieces_of(operator, operator(x), side=16, per_axis=2)
         assert together is not None
         for i in range(2):
             alone = (
                 Blur(kernels[i : i + 1], "reflect") if isinstance(operator, Blur) else Mask(mask[i : i + 1])
             )
-            expected = pieces_of(alone, alone(x[i : i + 1]), side=16, count=2)
+            expected = pieces_of(alone, alone(x[i : i + 1]), side=16, per_axis=2)
             assert expected is not None
             probe = torch.rand(8, *together.input_shape, generator=rng)
             mine = slice(4 * i, 4 * i + 4)
@@ -55,7 +55,7 @@ def test_kernels_and_masks_of_single_images_stay_with_their_pieces(rng: torch.Ge
 def test_masked_pieces_are_those_of_the_masked_image(rng: torch.Generator) -> None:
     x = torch.rand(1, 3, 50, 41, generator=rng)
     for operator in (SparseSampling((3, 50, 41), keep=0.4), Mask(torch.rand(50, 41, generator=rng))):
-        pieces, clean = (pieces_of(A, A(x), side=20, count=2) for A in (operator, Identity()))
+        pieces, clean = (pieces_of(A, A(x), side=20, per_axis=2) for A in (operator, Identity()))
         assert pieces is not None
         assert clean is not None
         assert torch.equal(pieces.operator(clean.y), pieces.y)
@@ -71,6 +71,6 @@ def test_where_pieces_do_not_stand_for_the_whole_there_are_none(rng: torch.Gener
         Blur(torch.full((1, 11), 1 / 11)),
         Identity() + Identity(),
     ):
-        assert pieces_of(operator, y, side=20, count=2) is None
-    assert pieces_of(Identity(), y, side=41, count=1) is None
-    assert pieces_of(Identity(), y[0, 0], side=20, count=2) is None
+        assert pieces_of(operator, y, side=20, per_axis=2) is None
+    assert pieces_of(Identity(), y, side=41, per_axis=1) is None
+    assert pieces_of(Identity(), y[0, 0], side=20, per_axis=2) is None

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import invrestore as ir
-from invrestore.solvers import ADMM, FISTA, HQS, RED
+from invrestore.solvers import ADMM, FISTA, HQS, PDHG, RED
 
 TV = ir.priors.TV
 X = torch.full((2, 3, 12, 10), 0.5)
@@ -118,6 +118,14 @@ WRONG = {
     "negative scale of hqs": (lambda: HQS(scale=-1.0), ir.RangeError, "scale >= 0"),
     "negative floor of hqs": (lambda: HQS(floor=-1.0), ir.RangeError, "floor >= 0"),
     "admm without penalty": (lambda: ADMM(rho=0.0), ir.RangeError, "rho > 0"),
+    "pdhg without balance": (lambda: PDHG(balance=0.0), ir.RangeError, "balance > 0"),
+    "pdhg relaxed too far": (lambda: PDHG(relaxation=2.0), ir.RangeError, r"relaxation in \(0, 2\)"),
+    "pdhg that never moves": (
+        lambda: PDHG(inner_reduction=1.0),
+        ir.RangeError,
+        r"inner_reduction in \[0, 1\)",
+    ),
+    "pdhg of no accuracy": (lambda: PDHG(inner_rtol=float("nan")), ir.RangeError, "inner_rtol > 0"),
     "admm of infinite scale": (lambda: ADMM(scale=float("inf")), ir.RangeError, "scale > 0 and finite"),
     "fista without a step": (lambda: FISTA(first_step=0.0), ir.RangeError, "first_step > 0"),
     "fista with negative halvings": (lambda: FISTA(backtracks=-1), ir.RangeError, "backtracks >= 0"),
