@@ -17,6 +17,7 @@ from invrestore.training._augment import Augment
 from invrestore.training._distances import RandomFeatures, kernel_distance, nearest_distances
 from invrestore.training._recipe import GanRecipe, GanStage, Recipe, Stage
 from invrestore.training._task import RecipeTask
+from invrestore.training._views import damaged_views
 from invrestore.training.losses import (
     ADVERSARIAL,
     code_distance,
@@ -88,12 +89,16 @@ class GanTask(RecipeTask):
         return cls(network, recipe, ImagePool(images, recipe.mirror), held_out)
 
     def join(self, players: Mapping[str, nn.Module]) -> LatentModel:
-        """Return a model of copies of these players, with the distributions of its codes and of w measured anew."""
+        """Return a model of copies of these players, with the distributions of its codes and of w measured anew.
+
+        A generator that did not learn keeps the distribution of codes it knows.
+        """
         model = deepcopy(self.model).cpu()
         for name, player in players.items():
             setattr(model, name, deepcopy(player))
         if isinstance(model.generator, StyleGenerator):
-            if self.recipe.encoder == "joint":
+            learnt = not all(stage.damaged for stage in self.recipe.stages)
+            if self.recipe.encoder == "joint" and learnt:
                 self._measure_codes(cast(Encoder, model.encoder))
                 cast(Encoder, model.encoder).standardise(model.generator.mapping)
             model.generator.measure_w_mean()
@@ -115,9 +120,11 @@ class GanTask(RecipeTask):
         return {name: getattr(network, name) for name in self.players}
 
     def losses(self, players: Mapping[str, nn.Module], stage: Stage, rng: torch.Generator) -> Iterator[Loss]:
-        """Yield the losses of discriminator and generator, or of the autoencoder in a stage without."""
+        """Yield the losses of discriminator and generator, or of the autoencoder, or of the encoder alone."""
         real = self.pool.draw(stage.batch, rng)
-        if isinstance(stage, GanStage) and not stage.adversarial:
+        if isinstance(stage, GanStage) and stage.damaged:
+            yield "encoder", self._completion(players, real, round(stage.damaged * stage.batch), rng)
+        elif isinstance(stage, GanStage) and not stage.adversarial:
             code, divergence = self._encode(players, real, rng)
             loss = self._similarity(players["generator"](code), real) + divergence
             yield ("encoder", "generator"), loss
@@ -168,6 +175,35 @@ class GanTask(RecipeTask):
         code = _draw(mean, log_variance, rng)
         cast(Encoder, _plain(players["encoder"])).follow(code)
         return code, self.recipe.kl / x[0].numel() * kl_to_normal(mean, log_variance)
+
+    def _completion(
+        self, players: Mapping[str, nn.Module], real: Tensor, damaged: int, rng: torch.Generator
+    ) -> Tensor:
+        """Loss of an encoder that sees some images damaged, under a generator that it does not influence.
+
+        What its code makes of a damaged image is compared with the whole one, before and after the exact data are put
+        in: the second says how well is guessed what the data do not show.
+        """
+        whole = len(real) - damaged
+        views = list(damaged_views(real[whole:], rng))
+        mean, log_variance = players["encoder"](torch.cat((real[:whole], *(view.seen for view in views))))
+        code = mean
+        if self.recipe.encoder == "joint":
+            drawn = _draw(mean[:whole], log_variance[:whole], rng)
+            cast(Encoder, _plain(players["encoder"])).follow(drawn)
+            code = torch.cat((drawn, mean[whole:]))
+        clean = torch.cat((real[:whole], *(view.clean for view in views)))
+        generator = players["generator"]
+        generator.requires_grad_(False)
+        rebuilt = generator(code)
+        generator.requires_grad_(True)
+        loss = self._similarity(rebuilt, clean)
+        loss = loss + self.recipe.kl / real[0].numel() * kl_to_normal(mean, log_variance)
+        for view, image in zip(views, rebuilt[whole:].split([len(v.clean) for v in views]), strict=True):
+            if view.project is not None:
+                share = len(view.clean) / len(real)
+                loss = loss + share * self._similarity(view.project(image), view.clean)
+        return loss
 
     def _similarity(self, x: Tensor, target: Tensor) -> Tensor:
         return self.recipe.reconstruction * multiscale_l1(x, target)

@@ -195,9 +195,19 @@ class GanStage(Stage):
     Attributes:
         adversarial: Whether a discriminator takes part. Without, generator and encoder are trained as an
             autoencoder.
+        damaged: Share of the images that the encoder sees damaged: without colours, with holes, reduced, noisy or of
+            few levels. Above 0 the encoder alone is trained, without a discriminator, to give the codes of whole
+            images, so that a search for a damaged one begins near it.
     """
 
     adversarial: bool = True
+    damaged: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _encoder_alone(self) -> GanStage:
+        if self.damaged and self.adversarial:
+            raise ValueError("damaged images are for a stage of the encoder alone; set adversarial=False")
+        return self
 
 
 class AdversarialRecipe(Recipe):
@@ -272,6 +282,8 @@ class GanRecipe(AdversarialRecipe):
             raise ValueError("all stages of a generator need the same patch, the side of its images")
         if "size" in self.arguments:
             raise ValueError("the size of the images is the patch of the stages, not an argument")
-        if self.encoder != "joint" and not all(stage.adversarial for stage in self.stages):
+        if self.encoder != "joint" and not all(s.adversarial or s.damaged for s in self.stages):
             raise ValueError("stages without a discriminator need the joint encoder")
+        if self.encoder == "none" and any(stage.damaged for stage in self.stages):
+            raise ValueError("damaged images need an encoder that sees them")
         return self

@@ -66,6 +66,20 @@ _FACES_CPU: dict[str, Any] = {
     "licence": _FACE_LICENCE,
     "reference": _STYLEGAN,
 }
+_FACES_GPU: dict[str, Any] = {
+    "checkpoint": "faces64",
+    "arguments": {
+        "generator_widths": [128, 192, 192, 192],
+        "encoder_widths": [64, 96, 160, 160],
+        "discriminator_widths": [64, 128, 192, 192],
+    },
+    "sources": _FACES,
+    "encoder": "inverse",
+    "compile": True,
+    "licence": _FACE_LICENCE,
+    "reference": _STYLEGAN,
+}
+_ENCODER_OPTIMIZER = Optimizer(kind="adamw", lr=1e-3, betas=(0.5, 0.99), clip_norm=2.0)
 
 _DCGAN: dict[str, Any] = {
     "checkpoint": "dcgan64",
@@ -295,23 +309,44 @@ _ALL: tuple[Recipe, ...] = (
         **_FACES_CPU,
     ),
     GanRecipe(
+        name="faces64-sharper-cpu",
+        start="faces64",
+        seed=2,
+        stages=(GanStage(patch=64, batch=32),),
+        optimizer=Optimizer(kind="adamw", lr=3e-4, betas=(0.5, 0.99), warmup=200, clip_norm=2.0),
+        discriminator_optimizer=Optimizer(kind="adamw", lr=9e-4, betas=(0.5, 0.99), clip_norm=2.0),
+        log_every=20,
+        minutes=130,
+        **_FACES_CPU | {"encoded": 0.6, "adversarial": 0.2},
+    ),
+    GanRecipe(
+        name="faces64-encoder-cpu",
+        start="faces64",
+        seed=3,
+        stages=(GanStage(patch=64, batch=64, adversarial=False, damaged=0.85),),
+        optimizer=_ENCODER_OPTIMIZER,
+        log_every=20,
+        minutes=42,
+        **_FACES_CPU,
+    ),
+    GanRecipe(
         name="faces64",
-        checkpoint="faces64",
-        arguments={
-            "generator_widths": [128, 192, 192, 192],
-            "encoder_widths": [64, 96, 160, 160],
-            "discriminator_widths": [64, 128, 192, 192],
-        },
-        sources=_FACES,
         stages=(GanStage(patch=64, batch=64),),
         optimizer=Optimizer(kind="adamw", lr=1e-3, betas=(0.0, 0.99), warmup=200, clip_norm=2.0),
-        encoder="inverse",
         r1=0.05,
         penalised=8,
-        compile=True,
         minutes=22,
-        licence=_FACE_LICENCE,
-        reference=_STYLEGAN,
+        **_FACES_GPU,
+    ),
+    GanRecipe(
+        name="faces64-encoder",
+        start="faces64",
+        seed=3,
+        stages=(GanStage(patch=64, batch=256, adversarial=False, damaged=0.85),),
+        optimizer=_ENCODER_OPTIMIZER,
+        reconstruction=4.0,
+        minutes=5,
+        **_FACES_GPU,
     ),
     GanRecipe(
         name="dcgan64", optimizer=Optimizer(kind="adamw", lr=2e-4, betas=(0.5, 0.999), warmup=0), **_DCGAN

@@ -1,6 +1,7 @@
 """Training of generators, on pictures small enough to run whole."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from invrestore.training import (
     train,
 )
 from invrestore.training._gan import _plain
+from invrestore.training._views import damaged_views
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*")
 
@@ -67,6 +69,7 @@ PLAIN = {
     "encoder": "none",
     "stages": (GanStage(patch=16, batch=8),),
 }
+COMPLETING = {"stages": (GanStage(patch=16, batch=32, adversarial=False, damaged=0.75),)}
 KINDS = {"joint": {}, "inverse": INVERSE, "relativistic": RELATIVISTIC, "plain": PLAIN}
 
 
@@ -125,9 +128,9 @@ def test_discriminator_learns_to_tell_an_idle_generator(tmp_path: Path) -> None:
     assert lines[-1]["loss_discriminator"] < 0.3 * lines[0]["loss_discriminator"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "completing"])
 def test_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path: Path, kind: str) -> None:
-    settings = recipe(**KINDS[kind])
+    settings = recipe(**(KINDS | {"completing": COMPLETING})[kind])
     run(tmp_path / "whole", settings)
     run(tmp_path / "parts", settings, pause_step=3)
     run(tmp_path / "parts", settings, pause_step=6, resume=True)
@@ -171,6 +174,39 @@ def test_following_encoder_leaves_the_generator_alone() -> None:
     assert name == "encoder"
     assert all(p.grad is None for p in task.players["generator"].parameters())
     assert any(p.grad is not None for p in task.players["encoder"].parameters())
+
+
+@pytest.mark.parametrize("encoder", ["joint", "inverse"])
+def test_encoder_of_damaged_pictures_leaves_the_generator_alone(encoder: str) -> None:
+    settings = recipe(**COMPLETING | {"encoder": encoder})
+    task = make(settings)
+    assert task.model.encoder is not None
+    before = task.model.encoder.code_mean.clone()
+    ((name, loss),) = task.losses(task.players, settings.stages[0], torch.Generator().manual_seed(0))
+    loss.backward()
+    assert name == "encoder"
+    assert all(p.grad is None and p.requires_grad for p in task.players["generator"].parameters())
+    assert all(p.grad is not None for p in task.players["encoder"].parameters())
+    followed = not torch.equal(task.model.encoder.code_mean, before)
+    assert followed == (encoder == "joint"), "random codes are placed where those of whole pictures lie"
+
+
+def test_encoder_learns_to_see_through_damage(tmp_path: Path) -> None:
+    settings = recipe(**COMPLETING | {"steps": 80, "ema": 0.9, "kl": 0.0, "mirror": False})
+    task = make(settings)
+    with torch.no_grad():
+        task.pool.images = (255 * task.model(3 * torch.randn(40, 8))).to(torch.uint8)
+    views = list(damaged_views(task.pool.images / 255, torch.Generator().manual_seed(1)))
+
+    def errors(players: Mapping[str, torch.nn.Module]) -> list[float]:
+        """Of the codes of each kind of damage."""
+        with torch.no_grad():
+            made = [players["generator"](players["encoder"](view.seen)[0]) for view in views]
+        return [float((x - v.clean).square().mean()) for x, v in zip(made, views, strict=True)]
+
+    before = errors(task.players)
+    players = fit(task, settings, tmp_path, fabric=make_fabric(settings, "cpu"), say=quiet).players
+    assert all(after < 0.8 * error for after, error in zip(errors(players), before, strict=True))
 
 
 def test_discriminator_sees_real_and_generated_pictures_altered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,6 +321,8 @@ def test_encoder_that_is_not_there_cannot_be_trained() -> None:
         ({"stages": (GanStage(until=0.5, patch=16, batch=8), GanStage(patch=32, batch=8))}, "the same patch"),
         ({"arguments": {"size": 16}}, "patch of the stages, not an argument"),
         ({"encoder": "none"}, "need the joint encoder"),
+        ({"stages": ({"patch": 16, "batch": 8, "damaged": 0.5},)}, "set adversarial=False"),
+        (COMPLETING | {"encoder": "none"}, "need an encoder that sees them"),
     ],
 )
 def test_recipes_that_contradict_themselves_are_refused(changes: dict[str, Any], message: str) -> None:
@@ -294,7 +332,7 @@ def test_recipes_that_contradict_themselves_are_refused(changes: dict[str, Any],
 
 def test_recipes_of_faces_share_one_checkpoint() -> None:
     assert RECIPES["faces64"].checkpoint == RECIPES["faces64-cpu"].checkpoint == "faces64"
-    for name in ("faces64", "faces64-cpu", "dcgan64"):
+    for name in ("faces64", "faces64-cpu", "faces64-encoder", "faces64-encoder-cpu", "dcgan64"):
         settings = RECIPES[name]
         assert isinstance(settings, GanRecipe)
         model = networks.ARCHITECTURES[settings.architecture](size=settings.size, **settings.arguments)
