@@ -36,9 +36,11 @@ def _makers() -> dict[str, Callable[[], Prior]]:
                 critic = None if compares else network.discriminator
                 denoiser = makers["denoiser"]() if "denoiser" in makers else None
                 prior = Latent(network.generator, critic, network.encoder, denoiser=denoiser)
-                # From the encoder's start, longer searches and more of them fit the data better and the truth worse
-                # (benchmarks/quality/latent_ablation.py).
-                return dataclasses.replace(prior, restarts=2, steps=100) if prior.has_styles else prior
+                if not prior.has_styles:
+                    return prior
+                # An encoder that has learnt to see through damage begins near the answer. From there, longer searches
+                # and more of them fit the data better and the truth worse (benchmarks/quality/latent_ablation.py).
+                return dataclasses.replace(prior, restarts=1, steps=25, mean_start=False)
             if isinstance(network, networks.RestorerNetwork):
                 return FeedForward(network, degradations=networks.card(name).degradations)
             return Denoiser(network)

@@ -65,7 +65,7 @@ class Latent(Prior):
             explain counts as noise of a size found from the data, of which k samples are alike (see ``evidence``).
         evidence: Independent errors a generator is taken to make, for each latent dimension: of n samples,
             k = max(1, n / (evidence d)) share one. Noise is white, the errors of a generator are not. None: 2 for
-            ``Downsample``, whose samples are means of many pixels, 0.2 for gray data, 0.5 for others.
+            ``Downsample``, whose samples are means of many pixels, 0.5 for others.
         importance: Share a in [0, 1] of the weights W = 1 - a + a W_i that count pixels near holes, for masks: W_i is
             the share of holes in the 7x7 pixels around. 1 leaves out pixels far from holes; 0 is off.
         space: "z", "w", "w+" or "auto": the last of these that the generator offers, but "w" at most for gray

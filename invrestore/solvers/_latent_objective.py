@@ -14,7 +14,6 @@ from invrestore.operators import Downsample, Mask, Operator
 from invrestore.operators._select import depends_on_place, select
 from invrestore.priors import Latent
 from invrestore.solvers._blend import importance_weights
-from invrestore.solvers._latent_spaces import sees_gray
 from invrestore.solvers._problem import Problem
 
 __all__ = ["EIGHT_BITS", "Evaluation", "Group", "Part"]
@@ -25,8 +24,6 @@ EIGHT_BITS = 1 / (255 * math.sqrt(12))
 _EVIDENCE = 0.5
 _EVIDENCE_OF_MEANS = 2.0
 """Samples that are means of many pixels share fewer errors."""
-_EVIDENCE_OF_GRAY = 0.2
-"""Where colours are to be found, luma must not lead far from what the generator finds likely."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -137,10 +134,7 @@ class Group:
         """Independent errors for each latent dimension: given, or by what the samples are."""
         if self.prior.evidence is not None:
             return self.prior.evidence
-        operator = self.problem.operator
-        if isinstance(operator, Downsample):
-            return _EVIDENCE_OF_MEANS
-        return _EVIDENCE_OF_GRAY if sees_gray(operator) else _EVIDENCE
+        return _EVIDENCE_OF_MEANS if isinstance(self.problem.operator, Downsample) else _EVIDENCE
 
     def _weights(self) -> tuple[Tensor | None, Tensor]:
         """Importance of each sample, None for 1, and the effective number of samples of each image, (b,)."""

@@ -62,7 +62,8 @@ class Solution:
         losses: Data loss of every restart of a latent search, (B, R).
         stages: Images after each part of a latent search, name to (B, C, H, W): "raw" is what the generator makes of
             ``z``; "adapted", "consistent", "blended" and "averaged" are there where that part ran.
-        spread: Standard deviation of the good restarts of a latent search in each pixel and channel, (B, C, H, W).
+        spread: Standard deviation of the good restarts of a latent search in each pixel and channel, (B, C, H, W);
+            None with one restart, which tells nothing of others.
         samples: Posterior samples, (B, S, C, H, W), where ``solve`` was asked for them; ``x`` is then their mean.
     """
 

@@ -261,7 +261,7 @@ def _finish(
         z=None if search is None else search.z,
         losses=None if search is None else search.losses,
         stages=_stages(outcome.state),
-        spread=None if search is None else search.spread,
+        spread=None if search is None or search.losses.shape[1] < 2 else search.spread,
         samples=outcome.state.samples if isinstance(outcome.state, DiffPIRState) else None,
     )
     if outcome.status is Status.DIVERGED and throw:

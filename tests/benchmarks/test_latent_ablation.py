@@ -54,7 +54,7 @@ def test_rows_are_those_the_prior_offers():
     assert ("space", "z") in names
     assert not names & {("space", "w"), ("start", "encoder"), ("discriminator", "without")}
     some = ablation.variants_of(faces_prior(), ["restarts"])
-    assert [v.name for v in some] == ["as shipped", "1", "4", "8", "16"]
+    assert [v.name for v in some] == ["as shipped", "2", "4", "8", "16"]
     with pytest.raises(SystemExit, match="no part 'spaces'"):
         ablation.variants_of(faces_prior(), ["spaces"])
 
@@ -79,7 +79,7 @@ def write(folder, variant, task, values, count, about="about"):
 
 def test_table_has_means_and_paired_differences(tmp_path):
     task = ablation.SUITE.task("x4")
-    default, changed = ablation.DEFAULT, ablation.Variant("restarts", "1", {"restarts": 1})
+    default, changed = ablation.DEFAULT, ablation.Variant("restarts", "2", {"restarts": 2})
     values = [20.0 + k for k in range(30)]
     write(tmp_path, default, task, values, 30)
     write(tmp_path, changed, task, [v - 1 - 0.01 * (k % 2) for k, v in enumerate(values)], 30)
@@ -109,7 +109,7 @@ def test_stages_of_one_search_share_its_record():
     rows = {(v.part, v.name): v for v in ablation.VARIANTS}
     keys = [
         ablation._units(rows[name], [task], 20, "about")[0].key
-        for name in (("default", "as shipped"), ("blending", "without"), ("restarts", "1"))
+        for name in (("default", "as shipped"), ("blending", "without"), ("restarts", "2"))
     ]
     assert keys[0] == keys[1] != keys[2]
 

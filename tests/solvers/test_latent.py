@@ -395,6 +395,7 @@ def test_the_spread_shows_where_the_data_leave_the_image_open():
     solution = ir.solve(y, A, prior, sigma=0.0)
     assert float(solution.spread[..., :2].max()) < 1e-3
     assert float(solution.spread[..., 2:].min()) > 0.3
+    assert ir.solve(y, A, prior, sigma=0.0, restarts=1).spread is None, "0 would claim that all is known"
 
 
 # --- starts and spaces --------------------------------------------------------------------------------------------
@@ -791,7 +792,8 @@ def test_the_solution_is_written_with_everything_in_it(tmp_path, mask):
     from safetensors.torch import load_file
 
     prior = plain(relu_decoder())
-    solution = ir.solve(mask(prior.generate(latents(2))), mask, prior, sigma=0.0, max_steps=30)
+    y = mask(prior.generate(latents(2)))
+    solution = ir.solve(y, mask, prior, sigma=0.0, max_steps=30, restarts=2)
     solution.save(tmp_path / "s.safetensors")
     stored = load_file(tmp_path / "s.safetensors")
     for name in ("z", "losses", "spread"):
