@@ -39,3 +39,10 @@ def test_figure_has_a_row_for_each_task_and_leaves_places_empty(run):
 def test_face_without_pictures_is_named(run):
     with pytest.raises(SystemExit, match="no picture of face 3"):
         figure(run, [0, 3], COLUMNS)
+
+
+def test_one_task_has_a_row_for_each_face(run):
+    whole, one = figure(run, [0], COLUMNS), figure(run, [0, 0], COLUMNS, "hole")
+    black = (one[0, :, :, 16 : 16 + 160] < 0.01).all(0).sum(1)
+    assert int((black == 160).sum()) == 2 * 160
+    assert one.shape[2] < whole.shape[2]
