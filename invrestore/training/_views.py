@@ -12,7 +12,6 @@ from invrestore.operators import Downsample, Grayscale, LinearOperator, Mask
 
 __all__ = ["View", "damaged_views"]
 
-_PARTS = (("gray", 10), ("hole", 10), ("scattered", 3), ("reduced", 5), ("noisy", 2), ("levels", 2))
 _HOLE = (0.25, 0.6)  # Sides of holes in shares of the image's
 _KNOWN = (0.05, 0.5)  # Share of scattered known pixels
 _SIGMA = (0.02, 0.2)
@@ -41,20 +40,18 @@ def damaged_views(clean: Tensor, rng: torch.Generator) -> Iterator[View]:
     Holes and scattered pixels are filled as `Mask.initial` does, reduced images enlarged as `Downsample.initial`
     does, gray ones repeated in every channel.
     """
-    total = sum(share for _, share in _PARTS)
+    total = sum(_SHARES.values())
     first, done = 0, 0
-    for kind, share in _PARTS:
+    for damage, share in _SHARES.items():
         done += share
         until = round(len(clean) * done / total)
-        x, first = clean[first:until], until
-        if len(x) and (kind != "gray" or clean.shape[1] == 3):
-            yield from _MAKERS[kind](x, rng)
-        elif len(x):
-            yield View(x, x)
+        if until > first:
+            yield from damage(clean[first:until], rng)
+        first = until
 
 
 def _gray(x: Tensor, rng: torch.Generator) -> Iterator[View]:
-    yield _measured(x, Grayscale())
+    yield _measured(x, Grayscale()) if x.shape[1] == 3 else View(x, x)
 
 
 def _hole(x: Tensor, rng: torch.Generator) -> Iterator[View]:
@@ -76,7 +73,8 @@ def _hole(x: Tensor, rng: torch.Generator) -> Iterator[View]:
 
 def _scattered(x: Tensor, rng: torch.Generator) -> Iterator[View]:
     share = _uniform(len(x), _KNOWN, x, rng).view(-1, 1, 1, 1)
-    yield _measured(x, Mask((_uniform_like(x[:, :1], rng) < share).to(x)))
+    drawn = torch.rand(x[:, :1].shape, device=x.device, generator=rng)
+    yield _measured(x, Mask((drawn < share).to(x)))
 
 
 def _reduced(x: Tensor, rng: torch.Generator) -> Iterator[View]:
@@ -97,14 +95,15 @@ def _few_levels(x: Tensor, rng: torch.Generator) -> Iterator[View]:
     yield View(x, (x * steps).round() / steps)
 
 
-_MAKERS: dict[str, Callable[[Tensor, torch.Generator], Iterator[View]]] = {
-    "gray": _gray,
-    "hole": _hole,
-    "scattered": _scattered,
-    "reduced": _reduced,
-    "noisy": _noisy,
-    "levels": _few_levels,
+_SHARES: dict[Callable[[Tensor, torch.Generator], Iterator[View]], int] = {
+    _gray: 10,
+    _hole: 10,
+    _scattered: 3,
+    _reduced: 5,
+    _noisy: 2,
+    _few_levels: 2,
 }
+"""How often images are damaged in each way."""
 
 
 def _measured(x: Tensor, operator: LinearOperator) -> View:
@@ -116,7 +115,3 @@ def _measured(x: Tensor, operator: LinearOperator) -> View:
 def _uniform(count: int, limits: tuple[float, float], like: Tensor, rng: torch.Generator) -> Tensor:
     low, high = limits
     return low + (high - low) * torch.rand(count, device=like.device, generator=rng)
-
-
-def _uniform_like(x: Tensor, rng: torch.Generator) -> Tensor:
-    return torch.rand(x.shape, device=x.device, generator=rng)

@@ -40,7 +40,7 @@ SUITE = Suite(
         Row("tv"),
         Row("tgv", first={"": 100}),
         Row("wavelet"),
-        Row("low-rank", first={"x4": 100}),
+        Row("low-rank", first={"x4": 50}),
         Row("dictionary"),
         Row("k-svd"),
         Row("coupled-dictionary"),
