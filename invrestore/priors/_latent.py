@@ -101,7 +101,8 @@ class Latent(Prior):
         denoiser: A denoiser prior. Its plug-and-play answer to the same data is averaged with what came of the search:
             both fit the data where those are exact, and their errors differ.
         denoised: Share of that answer, in [0, 1]. None: 0.85 for noisy images, blurred or not, 0.7 for rounded data,
-            0.5 for ``Downsample``, and 0 for what leaves the content to the generator: holes, gray data, anything else.
+            0.5 for ``Downsample``, 0.7 for masks of whose missing pixels 90 % have a known one in the 7x7 around, and 0
+            for what leaves the content to the generator: larger holes, gray data, anything else.
         chunk: Most images in one pass through the generator; None: 64 on a CPU, 512 on an accelerator.
         precision: "full" computes in the types of the networks. "bfloat16" lets generator and discriminator multiply
             in bfloat16 during the descent; the images that come out are made in full precision. "auto" does so for the

@@ -20,7 +20,7 @@ from invrestore.solvers._base import Solver
 from invrestore.solvers._blend import weighs_gray
 from invrestore.solvers._descent import LBFGS, Adam, Nesterov, StepRule
 from invrestore.solvers._latent_adapt import adaptation_steps
-from invrestore.solvers._latent_average import denoised_share
+from invrestore.solvers._latent_average import denoised_shares
 from invrestore.solvers._latent_descent import descend
 from invrestore.solvers._latent_finish import finish
 from invrestore.solvers._latent_objective import Group
@@ -98,7 +98,7 @@ class LatentSearch(Solver[LatentState]):
             raise self.refuse("Grayscale or Value for blend='value'", problem.operator.name)
         with prior.frozen(), torch.enable_grad():
             self._probe(prior, problem)
-        if prior.denoiser is not None and denoised_share(prior, problem):
+        if prior.denoiser is not None and bool(denoised_shares(prior, problem).any()):
             # Asked once before the search, so that wrong channels or a wrong device are not found after it.
             prior.denoiser.denoise(problem.y.new_zeros(1, *problem.input_shape), 0.1)
 
@@ -216,7 +216,7 @@ class LatentSearch(Solver[LatentState]):
             spaces = spaces_of(prior, problem.operator)
             path, tuning = ", then ".join(s.name for s in spaces), adaptation_steps(prior, problem)
             tuned = f"up to {tuning} steps of adaptation" if tuning else "no adaptation"
-            share = denoised_share(prior, problem)
+            share = float(denoised_shares(prior, problem).amax())
             mixed = f", averaged with a denoiser's answer of share {share:g}" if share else ""
             note(notes, f"search: {path}, {count} restart(s), {tuned}{mixed}.")
             init = _checked_init(init, prior, problem)

@@ -9,8 +9,7 @@ from invrestore._types import Tensor
 from invrestore.fidelity import Interval
 from invrestore.operators import Mask
 from invrestore.priors import Latent
-from invrestore.solvers._blend import importance_weights
-from invrestore.solvers._latent_average import denoised_share
+from invrestore.solvers._latent_average import denoised_shares, near_known
 from invrestore.solvers._latent_objective import EIGHT_BITS, Group
 from invrestore.solvers._latent_spaces import Codes, Methods, Space
 from invrestore.solvers._latent_state import Items
@@ -33,16 +32,17 @@ def adaptation_steps(prior: Latent, problem: Problem) -> int:
         return prior.adapt
     if problem.exact and problem.linear is not None and not isinstance(problem.operator, Mask):
         return 0
-    if isinstance(problem.fidelity, Interval) and denoised_share(prior, problem):
+    if isinstance(problem.fidelity, Interval) and bool(denoised_shares(prior, problem).any()):
         return 0
-    if isinstance(problem.operator, Mask):
-        known = (problem.operator.mask != 0).to(problem.y.dtype)
-        # For a missing pixel, the weight of the inverse mask is the share of known pixels around it.
-        near = importance_weights(1 - known) > 0
-        missing = known.numel() - float(known.sum())
-        if float(near.sum()) < 0.5 * missing:
-            return 0
-    return _ADAPTATION
+    return _ADAPTATION if bool(_adapted(prior, problem).any()) else 0
+
+
+def _adapted(prior: Latent, problem: Problem) -> Tensor:
+    """Whether each image is adapted to where any is, (B,): not to a large hole unless asked for."""
+    adapted = problem.y.new_ones(1, dtype=torch.bool)
+    if prior.adapt is None and isinstance(problem.operator, Mask):
+        adapted = near_known(problem.operator) >= 0.5
+    return adapted.expand(problem.batch)
 
 
 def adapt(group: Group, space: Space, best: Items, steps: int) -> Tensor:
@@ -52,7 +52,7 @@ def adapt(group: Group, space: Space, best: Items, steps: int) -> Tensor:
     methods = Methods(prior.generator)
     own = {n: p for n, p in methods.named_parameters() if p.is_floating_point()}
     out = best.x.clone()
-    for i in range(group.size):
+    for i in _adapted(prior, group.problem).nonzero()[:, 0].tolist():
         here = torch.tensor([i], device=out.device)
         part = group.whole if group.lockstep else group.part(here)
         weights = {n: p.detach().clone().requires_grad_() for n, p in own.items()}

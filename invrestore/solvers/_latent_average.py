@@ -4,21 +4,45 @@ from __future__ import annotations
 
 import dataclasses
 
+import torch
+
 from invrestore._types import Tensor
 from invrestore.fidelity import Interval
-from invrestore.operators import JPEG, Blur, Downsample, Identity, Quantize
+from invrestore.operators import JPEG, Blur, Downsample, Identity, Mask, Quantize
 from invrestore.priors import Latent
+from invrestore.solvers._blend import importance_weights
 from invrestore.solvers._problem import Problem
 
-__all__ = ["denoised_share", "plug_and_play_answer"]
+__all__ = ["denoised_shares", "near_known", "plug_and_play_answer"]
 
-_SHARES = {"noisy": 0.85, "rounded": 0.7, "reduced": 0.5}
+_SHARES = {"noisy": 0.85, "rounded": 0.7, "reduced": 0.5, "scattered": 0.7}
 """Share of the plug-and-play answer by kind of data, chosen by hand on training faces, and rounded up because the
 generator has seen those. ``benchmarks/quality/latent_ablation.py`` has rows for others."""
 
+_SCATTERED = 0.9
+"""Pixels are scattered if this share of the missing ones has a known one near."""
 
-def denoised_share(prior: Latent, problem: Problem) -> float:
-    """Share of the plug-and-play answer, as the prior says; by default none where only the generator knows."""
+
+def denoised_shares(prior: Latent, problem: Problem) -> Tensor:
+    """Share of the plug-and-play answer for each image, (B,): as the prior says, or 0 where none would help."""
+    if prior.denoiser is not None and prior.denoised is None and isinstance(problem.operator, Mask):
+        scattered = near_known(problem.operator) >= _SCATTERED
+        shares = torch.where(scattered, _SHARES["scattered"], 0.0).to(problem.y)
+    else:
+        shares = problem.y.new_full((1,), _share(prior, problem))
+    return shares.expand(problem.batch)
+
+
+def near_known(operator: Mask) -> Tensor:
+    """Share of the missing samples that have a known one in the 7x7 around, for each mask; 1 where none is missing."""
+    known = (operator.mask != 0).to(torch.float32)
+    # For a missing pixel, the weight of the inverse mask is the share of known pixels around it.
+    near = (importance_weights(1 - known) > 0).flatten(1).sum(1)
+    missing = (1 - known).flatten(1).sum(1)
+    return torch.where(missing > 0, near / missing.clamp_min(1), 1.0)
+
+
+def _share(prior: Latent, problem: Problem) -> float:
     if prior.denoiser is None:
         return 0.0
     if prior.denoised is not None:

@@ -18,7 +18,7 @@ from invrestore.solvers._blend import (
     weighs_gray,
 )
 from invrestore.solvers._latent_adapt import adapt, adaptation_steps
-from invrestore.solvers._latent_average import denoised_share, plug_and_play_answer
+from invrestore.solvers._latent_average import denoised_shares, plug_and_play_answer
 from invrestore.solvers._latent_objective import Group
 from invrestore.solvers._latent_spaces import Methods, Space
 from invrestore.solvers._latent_state import Items, LatentState, Watch
@@ -56,9 +56,9 @@ def finish(
     blended = _blended(prior, problem, generated, projects)
     if blended is not None:
         x = stages["blended"] = blended
-    share = denoised_share(prior, problem)
-    if share:
-        x = x + share * (plug_and_play_answer(prior, problem) - x)
+    shares = denoised_shares(prior, problem)
+    if bool(shares.any()):
+        x = x + shares.view(-1, 1, 1, 1) * (plug_and_play_answer(prior, problem) - x)
         if projects:
             x = back_project(x, problem.y, operator, problem.fidelity)
         stages["averaged"] = x

@@ -608,7 +608,8 @@ AVERAGED = {
     "jpeg": (ir.operators.JPEG(20), None, 0.7),
     "gray": (ir.operators.Grayscale(), 0.0, 0.0),
     "gray and noise": (ir.operators.Grayscale(), 0.1, 0.0),
-    "hole": (ir.operators.Mask((torch.arange(SIZE) > 2).expand(SIZE, SIZE)), 0.0, 0.0),
+    "hole": (ir.operators.Mask((torch.arange(SIZE) < 1).expand(SIZE, SIZE)), 0.0, 0.0),
+    "scattered": (ir.operators.Mask((torch.arange(SIZE) % 3 == 0).expand(SIZE, SIZE)), 0.0, 0.7),
 }
 
 
@@ -629,6 +630,23 @@ def test_the_answer_of_a_denoiser_is_averaged_in_where_it_knows_something(name):
     if name == "levels":
         lower, upper = operator.interval(y)
         assert ((s.x >= lower) & (s.x <= upper)).all()
+
+
+def test_masks_of_a_batch_decide_each_for_itself():
+    masks = torch.zeros(2, 1, SIZE, SIZE)
+    masks[0, :, 0, 0] = 1
+    masks[1, :, :, ::3] = 1
+    denoiser = ir.priors.Denoiser(lambda x, s: 0.9 * x + 0.05)
+    prior = Latent(relu_decoder(), latent_dim=4, denoiser=denoiser)
+    truth = linear_decoder(seed=3)(latents(2)).clamp(0, 1)
+    together = ir.solve(
+        ir.operators.Mask(masks)(truth), ir.operators.Mask(masks), prior, sigma=0.0, max_steps=10
+    )
+    for k in range(2):
+        A = ir.operators.Mask(masks[k : k + 1])
+        alone = ir.solve(A(truth[k : k + 1]), A, prior, sigma=0.0, max_steps=10)
+        torch.testing.assert_close(together.x[k : k + 1], alone.x)
+        assert ("averaged" in alone.stages) == ("adapted" in alone.stages) == (k == 1)
 
 
 def test_rounded_data_are_not_adapted_to_where_a_denoiser_answers():
