@@ -17,7 +17,8 @@ __all__ = ["denoised_shares", "near_known", "plug_and_play_answer"]
 
 _SHARES = {"noisy": 0.85, "rounded": 0.7, "reduced": 0.5, "scattered": 0.7}
 """Share of the plug-and-play answer by kind of data, chosen by hand on training faces, and rounded up because the
-generator has seen those. ``benchmarks/quality/latent_ablation.py`` has rows for others."""
+generator has seen those. ``benchmarks/quality/latent_ablation.py`` has rows for others, but not for scattered
+pixels, which are no task of its suite."""
 
 _SCATTERED = 0.9
 """Pixels are scattered if this share of the missing ones has a known one near."""

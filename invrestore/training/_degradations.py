@@ -26,6 +26,7 @@ __all__ = [
     "Degrader",
     "Noisy",
     "Sparse",
+    "uniform",
 ]
 
 Range: TypeAlias = tuple[float, float]
@@ -206,14 +207,14 @@ class Degrader:
         d = self.degradations[index]
         none = x.new_zeros(len(x))
         if isinstance(d, Noisy):
-            sigma = _uniform(d.sigma, len(x), rng)
+            sigma = uniform(d.sigma, len(x), rng)
             y = x + sigma.view(-1, 1, 1, 1) * _normal(x.shape, rng)
             yield y, y, Identity(), sigma
         elif isinstance(d, Blurred):
             bank = self.kernels[index].to(x)
             chosen = torch.randint(len(bank), (len(x),), generator=rng, device=rng.device)
             operator = Blur(bank[chosen], padding="circular")
-            sigma = _uniform(d.sigma, len(x), rng)
+            sigma = uniform(d.sigma, len(x), rng)
             y = operator(x) + sigma.view(-1, 1, 1, 1) * _normal(x.shape, rng)
             yield y, y, operator, sigma
         elif isinstance(d, Compressed):
@@ -291,7 +292,8 @@ def _kernel_bank(d: Blurred, count: int, seed: int) -> Tensor:
     return torch.cat(padded).float()
 
 
-def _uniform(span: Range, count: int, rng: torch.Generator) -> Tensor:
+def uniform(span: Range, count: int, rng: torch.Generator) -> Tensor:
+    """Numbers (count,) from the range, on the generator's device."""
     return span[0] + (span[1] - span[0]) * torch.rand(count, generator=rng, device=rng.device)
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from invrestore.operators import Downsample, Grayscale, LinearOperator, Mask
+from invrestore.training._degradations import uniform
 
 __all__ = ["View", "damaged_views"]
 
@@ -61,8 +62,8 @@ def _hole(x: Tensor, rng: torch.Generator) -> Iterator[View]:
     centred = torch.arange(n, device=x.device) % 2 == 0
     inside = known.bool()
     for axis, side in zip((2, 3), sides, strict=True):
-        length = side * _uniform(n, _HOLE, x, rng)
-        start = torch.where(centred, 0.5 * (side - length), (side - length) * _uniform(n, (0.0, 1.0), x, rng))
+        length = side * uniform(_HOLE, n, rng)
+        start = torch.where(centred, 0.5 * (side - length), (side - length) * uniform((0.0, 1.0), n, rng))
         shape = [1, 1, 1, 1]
         shape[axis] = side
         place = torch.arange(side, device=x.device).view(shape)
@@ -72,7 +73,7 @@ def _hole(x: Tensor, rng: torch.Generator) -> Iterator[View]:
 
 
 def _scattered(x: Tensor, rng: torch.Generator) -> Iterator[View]:
-    share = _uniform(len(x), _KNOWN, x, rng).view(-1, 1, 1, 1)
+    share = uniform(_KNOWN, len(x), rng).view(-1, 1, 1, 1)
     drawn = torch.rand(x[:, :1].shape, device=x.device, generator=rng)
     yield _measured(x, Mask((drawn < share).to(x)))
 
@@ -84,7 +85,7 @@ def _reduced(x: Tensor, rng: torch.Generator) -> Iterator[View]:
 
 
 def _noisy(x: Tensor, rng: torch.Generator) -> Iterator[View]:
-    sigma = _uniform(len(x), _SIGMA, x, rng).view(-1, 1, 1, 1)
+    sigma = uniform(_SIGMA, len(x), rng).view(-1, 1, 1, 1)
     noise = torch.randn(x.shape, device=x.device, generator=rng)
     yield View(x, x + sigma * noise)
 
@@ -110,8 +111,3 @@ def _measured(x: Tensor, operator: LinearOperator) -> View:
     y = operator(x)
     seen = y.expand_as(x) if isinstance(operator, Grayscale) else operator.initial(y, tuple(x.shape[1:]))
     return View(x, seen, lambda z: operator.project(z, y))
-
-
-def _uniform(count: int, limits: tuple[float, float], like: Tensor, rng: torch.Generator) -> Tensor:
-    low, high = limits
-    return low + (high - low) * torch.rand(count, device=like.device, generator=rng)

@@ -191,6 +191,16 @@ def test_encoder_of_damaged_pictures_leaves_the_generator_alone(encoder: str) ->
     assert followed == (encoder == "joint"), "random codes are placed where those of whole pictures lie"
 
 
+def test_generator_is_the_same_after_its_encoder_was_trained_alone(tmp_path: Path) -> None:
+    settings = recipe(**COMPLETING | {"steps": 3})
+    task = make(settings)
+    task.model.generator.mapping.shift += 0.5
+    z = torch.randn(4, 8)
+    before = task.model(z)
+    players = fit(task, settings, tmp_path, fabric=make_fabric(settings, "cpu"), say=quiet).players
+    assert torch.equal(task.join(players)(z), before)
+
+
 def test_encoder_learns_to_see_through_damage(tmp_path: Path) -> None:
     settings = recipe(**COMPLETING | {"steps": 80, "ema": 0.9, "kl": 0.0, "mirror": False})
     task = make(settings)
