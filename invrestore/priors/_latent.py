@@ -39,7 +39,7 @@ class Latent(Prior):
     is ``discriminator_weight``. The full pipeline is the default: starts from the encoder and from a table of random
     latents, restarts of which the best is kept, the richest latent space the generator offers, fine-tuning of a copy
     of the generator for each image, and data consistency. Plain MAP with one random start is
-    ``Latent(G, D, space="z", candidates=1, restarts=1, adapt=0, consistency=False, blend="none")``.
+    ``Latent(G, D, space="z", candidates=1, restarts=1, importance=0.0, adapt=0, consistency=False, blend="none")``.
 
     What the search settings ought to be depends on the generator, which is why they are kept with it. The generator
     itself is never changed: its weights, their gradients and flags, and its training mode are as before afterwards.
@@ -69,7 +69,7 @@ class Latent(Prior):
         importance: Share a in [0, 1] of the weights W = 1 - a + a W_i that count pixels near holes, for masks: W_i is
             the share of holes in the 7x7 pixels around. 1 leaves out pixels far from holes; 0 is off.
         space: "z", "w", "w+" or "auto": the last of these that the generator offers, but "w" at most for gray
-            measurements, which say nothing of colours. "w+" passes through "w".
+            measurements, which say nothing of colours, and "z" where it is confined. "w+" passes through "w".
         layer: After that, also search the output of this many modules (or layers) of the generator; None: do not.
         layer_radius: How far that output may move, relative to its norm.
         layer_spread: Standard deviation of the w of one layer about their mean, in "w+", relative to that of w.
@@ -186,6 +186,13 @@ class Latent(Prior):
         check_choice(self.name, "discriminator_output", self.discriminator_output, ("logit", "probability"))
         check_choice(self.name, "space", self.space, SPACES)
         check_choice(self.name, "confine", self.confine, ("none", "sphere", "clip"))
+        if self.confine != "none" and self.space not in ("auto", "z"):
+            raise RangeError(
+                self.name,
+                expected="space='z' (or 'auto') with a confined search",
+                found=f"space={self.space!r}, confine={self.confine!r}",
+                remedy="Styles have no shell to be kept on; leave confine at 'none'.",
+            )
         check_choice(self.name, "optimiser", self.optimiser, OPTIMISERS)
         check_choice(self.name, "blend", self.blend, BLENDS)
         check_choice(self.name, "precision", self.precision, PRECISIONS)

@@ -27,7 +27,7 @@ class LatentState(State):
         lam: Weight of the bracket at the end, (B,).
         losses: Data loss of every restart at its best, (B, R).
         stages: The image after each part of the pipeline, name to (B, C, H, W): "raw" is G(z); "adapted",
-            "consistent" and "blended" are there where that part ran.
+            "consistent", "blended" and "averaged" are there where that part ran.
         spread: Standard deviation, (B, C, H, W), over the restarts whose data loss is within 1.5 times that of the
             best, or of noise of the level known.
     """
