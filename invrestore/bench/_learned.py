@@ -23,6 +23,7 @@ _KINDS: Mapping[str, tuple[Kind, ...]] = {
     "noise": ("noise",),
     "blur": ("blur",),
     "jpeg": ("jpeg",),
+    "reduced": ("downsample",),
     "sparse": ("mask",),
     "block": ("mask", "clutter"),
     "clutter": ("clutter",),

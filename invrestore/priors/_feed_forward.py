@@ -12,7 +12,7 @@ from invrestore._checks import check_image, expand
 from invrestore._types import PerImage, Shape, Tensor
 from invrestore.errors import DTypeError, ShapeError
 from invrestore.networks import Cascade, RestorerNetwork
-from invrestore.operators import JPEG, Blur, Identity, LinearOperator, Mask, Operator
+from invrestore.operators import JPEG, Blur, Downsample, Identity, LinearOperator, Mask, Operator
 from invrestore.priors._base import Capability, Prior
 
 __all__ = ["FeedForward", "network_input"]
@@ -21,6 +21,7 @@ _OPERATORS: dict[str, tuple[type[Operator], ...]] = {
     "noise": (Identity,),
     "blur": (Blur,),
     "jpeg": (JPEG,),
+    "reduced": (Downsample,),
     "sparse": (Mask,),
     "block": (Mask, Identity),
     "clutter": (Mask, Identity),
@@ -28,12 +29,15 @@ _OPERATORS: dict[str, tuple[type[Operator], ...]] = {
 }
 """Operators that the kinds of trained degradations may be given as."""
 
-_NOISY = ("noise", "blur")
+_NOISY = ("noise", "blur", "reduced")
 """Kinds whose noise level the network was told."""
 
 _DIFFERENCE = 0.11
 """Standard deviation of differences between neighbouring pixels of photos, in units of the image range: the smooth
 inverse that an informed network begins with weighs them by (sigma / _DIFFERENCE)^2."""
+
+_FILLED = 0.5
+"""Share of the rectangle around them that missing pixels fill at least, to count as one hole."""
 
 _LOWEST = 2e-3
 """Noise level that this weight assumes at least."""
@@ -49,7 +53,8 @@ class FeedForward(Prior):
     Args:
         network: The network, in evaluation mode.
         degradations: What it was trained to undo, as its card says: mappings with a "kind" and ranges of numbers.
-            ``objection`` compares an operator with them; empty objects to nothing.
+            ``objection`` compares an operator with them; empty objects to nothing, and so does a range of holes or of
+            chroma that is not there.
 
     Shapes:
         y: (B, *operator.output_shape); gray images reach a colour network as three equal channels and come back as
@@ -138,12 +143,23 @@ def _beyond(degradation: Mapping[str, Any], operator: Operator, sigma: Tensor) -
     checks: list[tuple[str, float, tuple[float, float]]] = []
     if isinstance(operator, JPEG):
         checks.append(("quality", operator.quality, degradation["quality"]))
+        if operator.subsampling not in degradation.get("subsampling", (operator.subsampling,)):
+            known = " or ".join(degradation["subsampling"])
+            return f"it was trained for chroma {known}, and the JPEG has {operator.subsampling}"
     if degradation["kind"] == "sparse" and isinstance(operator, Mask):
         keep = float((operator.mask != 0).double().mean())
         low, high = degradation["keep"]
         checks.append(("share of known pixels", keep, (low, high)))
+    if "size" in degradation and isinstance(operator, Mask):
+        side, filled = _hole(operator.mask)
+        if filled < _FILLED:
+            return "it was trained for one square hole, and the missing pixels are scattered"
+        checks.append(("side of the hole", side, degradation["size"]))
     if isinstance(operator, Blur):
         checks.append(("kernel side", max(operator.kernel.shape[-2:]), (1, degradation["side"][1])))
+    if isinstance(operator, Downsample):
+        factors = degradation["factor"]
+        checks.append(("factor", operator.factor, (min(factors), max(factors))))
     if degradation["kind"] in _NOISY:
         low, high = degradation["sigma"]
         checks.append(("sigma", float(sigma.max()), (low, high)))
@@ -152,6 +168,17 @@ def _beyond(degradation: Mapping[str, Any], operator: Operator, sigma: Tensor) -
         if not 0.95 * low - 1e-3 <= value <= 1.05 * high + 1e-3:
             return f"it was trained for {what} {low:.3g} to {high:.3g}, and the {what} is {value:.3g}"
     return ""
+
+
+def _hole(mask: Tensor) -> tuple[int, float]:
+    """Longest side of the rectangles around the missing pixels of each mask, and the least share of one they fill."""
+    sides, shares = [0], [1.0]
+    for missing in (mask == 0).any(1):
+        rows, columns = (int(missing.any(axis).sum()) for axis in (1, 0))
+        if rows:
+            sides.append(max(rows, columns))
+            shares.append(float(missing.double().sum()) / (rows * columns))
+    return max(sides), min(shares)
 
 
 def network_input(y: Tensor, operator: Operator, sigma: PerImage | None = None, *, informed: bool) -> Tensor:

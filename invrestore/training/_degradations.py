@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from invrestore import corruptions, kernels
-from invrestore.operators import JPEG, Blur, Identity, Mask, Operator, SparseSampling
+from invrestore.operators import JPEG, Blur, Downsample, Identity, Mask, Operator, SparseSampling
 from invrestore.priors._feed_forward import network_input
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Degraded",
     "Degrader",
     "Noisy",
+    "Reduced",
     "Sparse",
     "uniform",
 ]
@@ -83,6 +84,19 @@ class Compressed(_Degradation):
     subsampling: tuple[Literal["4:2:0", "4:4:4"], ...] = ("4:2:0",)
 
 
+class Reduced(_Degradation):
+    """Bicubic reduction of the size with antialiasing, then white noise.
+
+    Attributes:
+        factor: Factors of which one is drawn.
+        sigma: Standard deviation of the noise.
+    """
+
+    kind: Literal["reduced"] = "reduced"
+    factor: tuple[Annotated[int, Field(ge=2, le=8)], ...] = Field(default=(2, 3, 4), min_length=1)
+    sigma: Range = (0.0, 0.1)
+
+
 class Sparse(_Degradation):
     """Few known pixels.
 
@@ -136,7 +150,8 @@ class ColoredPixels(_Degradation):
 
 
 Degradation: TypeAlias = Annotated[
-    Noisy | Blurred | Compressed | Sparse | Block | Clutter | ColoredPixels, Field(discriminator="kind")
+    Noisy | Blurred | Compressed | Reduced | Sparse | Block | Clutter | ColoredPixels,
+    Field(discriminator="kind"),
 ]
 
 
@@ -148,7 +163,8 @@ class Degraded:
         input: What the network sees, (B, inputs, H, W).
         view: What a person sees, (B, C, H, W).
         measured: Samples that are known to be true, (B, C, H, W); others are 0.
-        known: 1 on them, (B, 1, H, W); nowhere 1 where the damage hides which are true, or all are wrong.
+        known: 1 on them, (B, 1, H, W), also where the network is not told which they are (a white square); nowhere 1
+            where the data hide it (clutter, random colours), or all are wrong.
     """
 
     input: Tensor
@@ -157,8 +173,8 @@ class Degraded:
     known: Tensor
 
 
-_Part: TypeAlias = tuple[Tensor, Tensor, Operator, Tensor]
-"""View, measurement, operator and noise level of some images."""
+_Part: TypeAlias = tuple[Tensor, Tensor, Operator, Tensor, Tensor | None]
+"""Of some images: view, measurement, operator, noise level, and mask of true samples (None: the operator's)."""
 
 
 class Degrader:
@@ -171,7 +187,7 @@ class Degrader:
     """
 
     _KERNELS = 64
-    _CHUNK = 4  # Images that share a JPEG quality
+    _CHUNK = 4  # Images that share a JPEG quality or a factor
 
     def __init__(self, degradations: Sequence[Degradation], *, informed: bool, seed: int = 0) -> None:
         self.degradations = tuple(degradations)
@@ -194,12 +210,13 @@ class Degrader:
                 continue
             images = clean[start : start + count]
             start += count
-            for view, y, operator, sigma in self._parts(kind, images, clean, rng):
+            for view, y, operator, sigma, true in self._parts(kind, images, clean, rng):
                 told = sigma * (1 + 0.1 * _normal(sigma.shape, rng)) if bool(sigma.any()) else sigma
                 fields[0].append(network_input(y, operator, told.clamp(0, 1), informed=self.informed))
                 fields[1].append(view)
-                known = _known(operator, y)
-                fields[2].append(y * known)
+                known = _known(operator, view) if true is None else true.to(view.dtype)
+                # Only a mask leaves samples as they were, and its measurement has the size of the image.
+                fields[2].append((y if isinstance(operator, Mask) else view) * known)
                 fields[3].append(known)
         return Degraded(*(torch.cat(field) for field in fields))
 
@@ -209,27 +226,36 @@ class Degrader:
         if isinstance(d, Noisy):
             sigma = uniform(d.sigma, len(x), rng)
             y = x + sigma.view(-1, 1, 1, 1) * _normal(x.shape, rng)
-            yield y, y, Identity(), sigma
+            yield y, y, Identity(), sigma, None
         elif isinstance(d, Blurred):
             bank = self.kernels[index].to(x)
             chosen = torch.randint(len(bank), (len(x),), generator=rng, device=rng.device)
             operator = Blur(bank[chosen], padding="circular")
             sigma = uniform(d.sigma, len(x), rng)
             y = operator(x) + sigma.view(-1, 1, 1, 1) * _normal(x.shape, rng)
-            yield y, y, operator, sigma
+            yield y, y, operator, sigma, None
         elif isinstance(d, Compressed):
             for part in torch.split(x, self._CHUNK):
                 chroma = d.subsampling[_whole((0, len(d.subsampling) - 1), rng)]
                 code = JPEG(_whole(d.quality, rng), subsampling=chroma)
                 y = code(part)
-                yield y, y, code, none[: len(part)]
+                yield y, y, code, none[: len(part)], None
+        elif isinstance(d, Reduced):
+            for part in torch.split(x, self._CHUNK):
+                factor = d.factor[_whole((0, len(d.factor) - 1), rng)]
+                reduce = Downsample(factor, input_shape=tuple(part.shape[1:]))
+                sigma = uniform(d.sigma, len(part), rng)
+                small = reduce(part)
+                y = small + sigma.view(-1, 1, 1, 1) * _normal(small.shape, rng)
+                view = F.interpolate(y, scale_factor=factor, mode="nearest")
+                yield view[..., : part.shape[-2], : part.shape[-1]], y, reduce, sigma, None
         elif isinstance(d, Sparse):
             masks = [_samples(d, image, rng) for image in x]
             mask = Mask(torch.cat(masks).to(x.device))
-            yield x.masked_fill(~mask.mask, 1.0), mask(x), mask, none
+            yield x.masked_fill(~mask.mask, 1.0), mask(x), mask, none, None
         elif isinstance(d, ColoredPixels):
             y, _ = corruptions.ColorNoise(d.amount)(x, rng)
-            yield y, y, Identity(), none
+            yield y, y, Identity(), none, None
         else:
             yield from _squares(d, x, batch, rng)
 
@@ -253,9 +279,9 @@ def _squares(d: Block | Clutter, x: Tensor, batch: Tensor, rng: torch.Generator)
             some, sigma = view[chosen], x.new_zeros(int(chosen.sum()))
             if is_told:
                 operator: Operator = Mask(mask[chosen])
-                yield some, operator(some), operator, sigma
+                yield some, operator(some), operator, sigma, None
             else:
-                yield some, some, Identity(), sigma
+                yield some, some, Identity(), sigma, mask[chosen] if isinstance(d, Block) else None
 
 
 def _samples(d: Sparse, image: Tensor, rng: torch.Generator) -> Tensor:
@@ -266,10 +292,10 @@ def _samples(d: Sparse, image: Tensor, rng: torch.Generator) -> Tensor:
     return SparseSampling(tuple(image.shape), keep=keep, guide=guide, rng=rng).mask
 
 
-def _known(operator: Operator, y: Tensor) -> Tensor:
+def _known(operator: Operator, view: Tensor) -> Tensor:
     if isinstance(operator, Mask):
-        return operator.mask.to(y.dtype).expand(len(y), 1, *y.shape[2:])
-    return y.new_zeros(len(y), 1, *y.shape[2:])
+        return operator.mask.to(view.dtype).expand(len(view), 1, *view.shape[2:])
+    return view.new_zeros(len(view), 1, *view.shape[2:])
 
 
 def _kernel_bank(d: Blurred, count: int, seed: int) -> Tensor:

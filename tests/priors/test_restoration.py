@@ -319,7 +319,7 @@ def test_cascade_shows_its_first_image_in_the_solution(rng) -> None:
 
 TRAINED = (
     {"kind": "noise", "sigma": (0.0, 0.2)},
-    {"kind": "jpeg", "quality": (5, 60)},
+    {"kind": "jpeg", "quality": (5, 60), "subsampling": ("4:2:0",)},
     {"kind": "blur", "side": (3, 9), "sigma": (0.0, 0.05)},
 )
 
@@ -329,6 +329,7 @@ TRAINED = (
     [
         (operators.Downsample(2), 0.1, "trained for noise, jpeg, blur, and the operator is Downsample"),
         (operators.JPEG(90), 0.1, "trained for quality 5 to 60, and the quality is 90"),
+        (operators.JPEG(30, subsampling="4:4:4"), 0.0, "trained for chroma 4:2:0, and the JPEG has 4:4:4"),
         (operators.Identity(), 0.5, "trained for sigma 0 to 0.2, and the sigma is 0.5"),
         (operators.Blur(ir.kernels.box(11)), 0.0, "kernel side 1 to 9, and the kernel side is 11"),
         (operators.JPEG(30), 0.9, ""),
@@ -339,6 +340,34 @@ def test_restorers_object_to_what_they_were_not_trained_for(operator, sigma, rea
     found = FeedForward(tiny(), degradations=TRAINED).objection(operator, torch.tensor([sigma]))
     assert reason in found
     assert bool(reason) == bool(found)
+
+
+def test_restorers_of_reduced_images_object_to_other_factors_and_levels() -> None:
+    prior = FeedForward(tiny(), degradations=({"kind": "reduced", "factor": (2, 3, 4), "sigma": (0.0, 0.1)},))
+    assert prior.objection(operators.Downsample(3), torch.tensor([0.1])) == ""
+    assert "factor 2 to 4, and the factor is 8" in prior.objection(operators.Downsample(8), torch.zeros(1))
+    assert "the sigma is 0.3" in prior.objection(operators.Downsample(2), torch.tensor([0.3]))
+
+
+def hole(side: int, width: int | None = None) -> operators.Mask:
+    mask = torch.ones(1, 1, 40, 40)
+    mask[..., 2 : 2 + side, 3 : 3 + (width or side)] = 0
+    return operators.Mask(mask)
+
+
+def test_restorers_of_squares_object_to_other_holes(rng) -> None:
+    prior = FeedForward(tiny(), degradations=({"kind": "block", "size": (8, 16)},))
+    assert prior.objection(hole(12), torch.zeros(1)) == ""
+    assert prior.objection(hole(10, 14), torch.zeros(1)) == ""
+    assert "side of the hole 8 to 16, and the side of the hole is 30" in prior.objection(
+        hole(30), torch.zeros(1)
+    )
+    scattered = operators.Mask(torch.rand(1, 1, 40, 40, generator=rng) < 0.7)
+    assert "one square hole, and the missing pixels are scattered" in prior.objection(
+        scattered, torch.zeros(1)
+    )
+    both = operators.Mask(torch.cat([hole(12).mask, hole(20).mask]))
+    assert "is 20" in prior.objection(both, torch.zeros(2))
 
 
 def test_sparse_restorers_object_to_masks_with_other_shares(rng) -> None:

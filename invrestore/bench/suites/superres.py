@@ -24,19 +24,14 @@ SUITE = Suite(
         "clamped and rounded to 8 bits; PSNR of luma (BT.601), a border of the factor left out.",
         luma=True,
     ),
-    rows=tuple(
-        Row(name)
-        for name in (
-            "bicubic",
-            "tv",
-            "tgv",
-            "wavelet",
-            "coupled-dictionary",
-            "deepinv-tv",
-            "deepinv-dpir",
-            "denoiser",
-        )
+    rows=(
+        *(Row(name) for name in ("bicubic", "tv", "tgv", "wavelet", "coupled-dictionary")),
+        Row("deepinv-tv"),
+        Row("deepinv-dpir"),
+        Row("unified", fixed={"refine": True}),
+        Row("denoiser"),
     ),
+    notes=("The restorer's answer is the nearest image that is reduced to the given one.",),
     axis="factor",
     published={
         ("bicubic", "set5", "x2"): 33.66,
