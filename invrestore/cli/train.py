@@ -38,6 +38,16 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Length of the schedule in steps.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of all randomness.")] = None,
+    size: Annotated[
+        int | None, typer.Option(help="Side of a generator's images, a power of 2.", metavar="PIXELS")
+    ] = None,
+    max_side: Annotated[
+        int | None, typer.Option(help="Reduce larger images to this side first.", metavar="PIXELS")
+    ] = None,
+    max_mb: Annotated[
+        float | None,
+        typer.Option(help="Take at most so many megabytes of image files, drawn at random; recipes say 60."),
+    ] = None,
     start: Annotated[
         str | None,
         typer.Option(
@@ -58,7 +68,10 @@ def train(
     ] = None,
     task: Annotated[
         str | None,
-        typer.Option(help="What 'joint' serves: classification or segmentation.", metavar="TASK"),
+        typer.Option(
+            help="What 'joint' serves (classification, segmentation) or 'xgan' undoes (sparse, colornoise, block).",
+            metavar="TASK",
+        ),
     ] = None,
     sigma: Annotated[
         float | None,
@@ -103,9 +116,12 @@ def train(
         for name in training.RECIPES:
             print(name)
         return
-    chosen = training.load_recipe(recipe if task is None else _joint(recipe, task))
-    changes = {"minutes": minutes, "steps": steps, "seed": seed, "start": start}
+    chosen = training.load_recipe(_of_task(recipe, task))
+    changes = {"minutes": minutes, "steps": steps, "seed": seed, "start": start, "max_side": max_side}
+    changes["max_bytes"] = None if max_mb is None else round(1e6 * max_mb)
     chosen = training.adjust(chosen, **{key: value for key, value in changes.items() if value is not None})
+    if size is not None:
+        chosen = training.resize(chosen, size)
     if without is not None or gan_only or point_loss is not None:
         chosen = _ablated(chosen, without, gan_only, point_loss)
     if sigma is not None or lam is not None or more:
@@ -145,19 +161,29 @@ def _silent(line: str) -> None:
     """Drop a line of progress."""
 
 
-def _joint(recipe: str, task: str) -> str:
-    """Name of the joint recipe for a task."""
+_TASKS = {"joint": ("classification", "segmentation"), "xgan": ("sparse", "colornoise", "block")}
+"""What there is a recipe for, by family."""
+
+
+def _of_task(recipe: str, task: str | None) -> str:
+    """Name of a recipe: the member of a family for a task, that of sparse samples for the X-GAN alone."""
     from invrestore._checks import check_choice
 
-    check_choice("train --task", "task", task, ("classification", "segmentation"))
-    if recipe != "joint":
+    if recipe == "xgan" and task is None:
+        return "xgan-sparse"
+    if recipe in _TASKS and task is not None:
+        check_choice("train --task", "task", task, _TASKS[recipe])
+        return f"{recipe}-{task}"
+    if task is not None:
+        families = " or ".join(_TASKS)
+        family = next((name for name, tasks in _TASKS.items() if task in tasks), "joint")
         raise TrainingError(
             "invrestore train",
-            expected="the recipe joint with --task",
+            expected=f"{families} with --task",
             found=recipe,
-            remedy=f"invrestore train joint --task {task}",
+            remedy=f"invrestore train {family} --task {task}",
         )
-    return f"joint-{task}"
+    return recipe
 
 
 def _weighted(recipe: Recipe, sigma: float | None, more: list[float], lam: float | None) -> Recipe:

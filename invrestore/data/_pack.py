@@ -32,6 +32,7 @@ class PackSummary:
         images: Number of images.
         size: Bytes of encoded images.
         refused: Reserved images left out, counted by test set.
+        beyond: Images left out because the pack was full.
         unreadable: Names of files that Pillow could not decode.
     """
 
@@ -39,6 +40,7 @@ class PackSummary:
     size: int
     refused: dict[str, int]
     unreadable: tuple[str, ...]
+    beyond: int = 0
 
 
 def pack(
@@ -46,7 +48,8 @@ def pack(
     path: str | Path,
     *,
     max_side: int | None = None,
-    max_bytes: int = 60_000_000,
+    max_bytes: int | None = None,
+    seed: int = 0,
     testing: bool = False,
     description: str = "",
 ) -> PackSummary:
@@ -62,21 +65,25 @@ def pack(
         path: File to write.
         max_side: Larger images are reduced (Lanczos) to this longer side and stored as JPEG of quality 95,
             4:4:4. None keeps every file.
-        max_bytes: Upper bound of the packed size.
+        max_bytes: Upper bound of the packed size: of more images, as many as fit are drawn at random, and keep their
+            order. None packs all.
+        seed: Of the images that are drawn.
         testing: The pack is for measuring, so reserved images may enter.
         description: A line on the origin of the images, kept in the file for :func:`describe_pack`.
 
     Raises:
-        TrainingError: Nothing is left to train on, or the pack would exceed max_bytes.
+        TrainingError: Nothing is left to train on, or the first image drawn is larger than max_bytes.
         ImageFileError: A file cannot be read.
     """
-    parts: list[bytes] = []
-    masks: list[bytes] = []
-    labels: list[str | None] = []
+    drawn: dict[int, tuple[bytes, bytes, str | None]] = {}
     refused: dict[str, int] = {}
     unreadable: list[str] = []
-    size = 0
-    for image in images:
+    size = beyond = 0
+    order = (
+        np.arange(len(images)) if max_bytes is None else np.random.default_rng(seed).permutation(len(images))
+    )
+    for seen, index in enumerate(order.tolist()):
+        image = images[index]
         encoded = image.read()
         try:
             name = None if testing else reserved_set(encoded)
@@ -90,29 +97,38 @@ def pack(
         if name is not None:
             refused[name] = refused.get(name, 0) + 1
             continue
-        parts.append(encoded)
-        masks.append(mask)
-        labels.append(image.label)
+        if max_bytes is not None and size + len(encoded) + len(mask) > max_bytes:
+            beyond = len(images) - seen
+            break
+        drawn[index] = encoded, mask, image.label
         size += len(encoded) + len(mask)
-        if size > max_bytes:
-            remedy = "Set max_side to store large images smaller, or raise max_bytes."
-            raise TrainingError(
-                "data.pack", expected=f"at most {max_bytes} bytes", found="more", remedy=remedy
-            )
-    if not parts:
+    if beyond and not drawn:
+        remedy = "Set max_side to store large images smaller, or raise max_bytes."
+        raise TrainingError(
+            "data.pack", expected=f"at most {max_bytes} bytes", found="a larger image", remedy=remedy
+        )
+    if not drawn:
         remedy = "Reserved test images are never packed; give a folder with other images."
         found = f"{sum(refused.values())} reserved and {len(unreadable)} unreadable"
         raise TrainingError(
             "data.pack", expected="at least one image to train on", found=found, remedy=remedy
         )
+    # Python's dictionaries know the order in which images were drawn, the pack that in which they came.
+    parts, masks, labels = (list(column) for column in zip(*(drawn[k] for k in sorted(drawn)), strict=True))
     tensors = _joined("bytes", "starts", parts)
     if any(masks):
         tensors |= _joined("masks", "mask_starts", masks)
     header: dict[str, object] = {"images": len(parts), "refused": refused, "description": description}
     if any(labels):
         header["labels"] = labels
-    summary = PackSummary(len(parts), size, refused, tuple(unreadable))
-    save_file(tensors, str(path), metadata={"invrestore": json.dumps(header)})
+    summary = PackSummary(len(parts), size, refused, tuple(sorted(unreadable)), beyond)
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.partial")
+    try:
+        save_file(tensors, str(partial), metadata={"invrestore": json.dumps(header)})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return summary
 
 

@@ -191,7 +191,9 @@ def build(details: Card) -> nn.Module:
         return ARCHITECTURES[details.architecture](**details.arguments)
     except (TypeError, ValueError) as error:
         raise WeightsError(
-            "networks.build", expected=f"arguments of {details.architecture}", found=str(details.arguments)
+            "networks.build",
+            expected=f"arguments of {details.architecture}",
+            found=f"{details.arguments}: {error}",
         ) from error
 
 

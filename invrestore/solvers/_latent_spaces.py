@@ -273,7 +273,8 @@ def spaces_of(prior: Latent, operator: Operator) -> list[Space]:
         # A gray picture says nothing of colours, which layers with styles of their own would turn at will.
         layered = isinstance(getattr(prior.generator, "num_layers", None), int)
         plus = layered and not sees_gray(operator)
-        space = ("w+" if plus else "w") if prior.has_styles else "z"
+        styled = prior.has_styles and prior.confine == "none"
+        space = ("w+" if plus else "w") if styled else "z"
     spaces: list[Space] = []
     if space == "z":
         spaces.append(Z(prior, call))

@@ -17,7 +17,7 @@ from invrestore.training._label_scores import confusion, label_loss, mean_iou, s
 from invrestore.training._loop import Outcome, fit, make_fabric
 from invrestore.training._optim import Muon
 from invrestore.training._recipe import DenoiserRecipe, GanRecipe, GanStage, Optimizer, Recipe, Source, Stage
-from invrestore.training._recipes import RECIPES, adjust, load_recipe
+from invrestore.training._recipes import RECIPES, adjust, load_recipe, resize
 from invrestore.training._restorer_recipe import RestorerRecipe, RestorerStage, ablate
 from invrestore.training._restorers import RestorerTask
 from invrestore.training._run import Trained, prepare, train
@@ -69,6 +69,7 @@ __all__ = [
     "mean_iou",
     "nearest_distances",
     "prepare",
+    "resize",
     "save_checkpoint",
     "score_denoiser",
     "score_labels",

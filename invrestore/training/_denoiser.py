@@ -14,12 +14,13 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from invrestore import metrics
 from invrestore._symmetry import under_symmetry
 from invrestore.data import PatchPool, read_pack
 from invrestore.errors import TrainingError
 from invrestore.networks import DenoiserNetwork
 from invrestore.training._recipe import DenoiserRecipe, Recipe, Stage
-from invrestore.training._task import RecipeTask
+from invrestore.training._task import FEW, RecipeTask
 
 __all__ = ["DenoiserTask", "denoise_all", "mean_psnr", "score_denoiser"]
 
@@ -70,7 +71,7 @@ class DenoiserTask(RecipeTask):
         """Yield the distance between denoised and clean crops."""
         clean = self.pool.crops(stage.batch, stage.patch, rng).float() / 255
         if self.recipe.arguments.get("channels", 3) == 1:
-            clean = _luma(clean)
+            clean = metrics.rgb_to_y(clean, full_range=True)
         low, high = self.recipe.sigma
         draw = torch.rand((stage.batch, 1, 1, 1), device=clean.device, generator=rng)
         sigma = low + (high - low) * draw**self.recipe.sigma_power
@@ -95,12 +96,13 @@ class DenoiserTask(RecipeTask):
             ]
         return torch.stack(views).mean(dim=0)
 
-    def evaluate(self, players: Mapping[str, nn.Module]) -> dict[str, float]:
+    def evaluate(self, players: Mapping[str, nn.Module], *, few: bool = False) -> dict[str, float]:
         """Return the mean PSNR of the test images at each test level, in dB."""
         if not self.test_images:
             return {}
+        images = self.test_images[:FEW] if few else self.test_images
         return {
-            f"psnr_{round(255 * sigma)}": score_denoiser(players["denoiser"], self.test_images, sigma)
+            f"psnr_{round(255 * sigma)}": score_denoiser(players["denoiser"], images, sigma)
             for sigma in self.recipe.test_sigmas
         }
 
@@ -163,17 +165,8 @@ def denoise_all(network: nn.Module, images: Sequence[Tensor], sigma: float) -> I
 
 def mean_psnr(estimates: Iterable[Tensor], images: Sequence[Tensor]) -> float:
     """Mean PSNR in dB of estimates after clamping and rounding to 8 bits."""
-    total = 0.0
-    for estimate, image in zip(estimates, images, strict=True):
-        rounded = (estimate.clamp(0, 1) * 255).round() / 255
-        total -= 10 * float(torch.log10((rounded - image).square().mean()))
-    return total / len(images)
-
-
-def _luma(rgb: Tensor) -> Tensor:
-    """BT.601 luma (B, 1, H, W) of RGB images."""
-    weights = rgb.new_tensor((0.299, 0.587, 0.114)).view(1, 3, 1, 1)
-    return (rgb * weights).sum(dim=1, keepdim=True)
+    pairs = zip(estimates, images, strict=True)
+    return sum(float(metrics.psnr(metrics.quantize(x), image)) for x, image in pairs) / len(images)
 
 
 def _test_images(path: Path, channels: int) -> list[Tensor]:

@@ -19,7 +19,7 @@ from invrestore.training._high_level import load_high_level, read_tests
 from invrestore.training._high_level_recipe import JointRecipe
 from invrestore.training._label_scores import label_loss, score_labels
 from invrestore.training._recipe import Recipe, Stage
-from invrestore.training._task import RecipeTask
+from invrestore.training._task import FEW, RecipeTask
 
 __all__ = ["JointTask"]
 
@@ -126,18 +126,20 @@ class JointTask(RecipeTask):
         return denoised
 
     @torch.no_grad()
-    def evaluate(self, players: Mapping[str, nn.Module]) -> dict[str, float]:
+    def evaluate(self, players: Mapping[str, nn.Module], *, few: bool = False) -> dict[str, float]:
         """Return PSNR, and accuracy or mean intersection over union in percent, at each noise level."""
         if not self.test_images:
             return {}
         denoiser, high_level = players["denoiser"], deepcopy(self.high_level).cpu()
         name = "miou" if self.labelled.maps else "top1"
+        every = max(1, len(self.test_images) // FEW) if few else 1
+        images, labels = self.test_images[::every], self.test_labels[::every]
         scores: dict[str, float] = {}
         for sigma in self.recipe.sigmas:
             level = round(255 * sigma)
-            denoised = list(denoise_all(denoiser, self.test_images, sigma))
-            scores[f"psnr_{level}"] = round(mean_psnr(denoised, self.test_images), 3)
-            score = score_labels(high_level, denoised, self.test_labels, self.recipe.ignore)
+            denoised = list(denoise_all(denoiser, images, sigma))
+            scores[f"psnr_{level}"] = round(mean_psnr(denoised, images), 3)
+            score = score_labels(high_level, denoised, labels, self.recipe.ignore)
             scores[f"{name}_{level}"] = round(score, 2)
         return scores
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from invrestore.errors import TrainingError
+from invrestore.io import save_image
 from invrestore.training._checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
 from invrestore.training._optim import Muon
 from invrestore.training._recipe import Optimizer, Recipe, Stage
@@ -74,7 +75,7 @@ def fit(
 
     The learning rate follows half a cosine of the progress, the larger of steps done / steps and time trained
     / minutes, so a run that is given M minutes ends at rate zero on any machine. A run folder holds
-    `recipe.json`, `log.jsonl` and the last two checkpoints.
+    `recipe.json`, `log.jsonl`, the last two checkpoints and sample sheets.
 
     Args:
         task: Networks, data and losses.
@@ -100,13 +101,13 @@ def fit(
         (folder / "recipe.json").write_text(recipe.model_dump_json(indent=2) + "\n")
     rng = torch.Generator(device=fabric.device)
     meter = _Meter(task, state, fabric)
-    started = saved_at = time.perf_counter()
+    started = saved_at = shown_at = time.perf_counter()
     before = state.seconds
     progress, finished = 0.0, False
     while True:
         if fabric.world_size == 1 or state.step % _CLOCK_EVERY == 0:
             state.seconds = fabric.broadcast(before + time.perf_counter() - started)
-            progress = _progress(recipe, state.step, state.seconds)
+        progress = _progress(recipe, state.step, state.seconds)
         finished = progress >= 1
         by_step = pause_step is not None and state.step >= pause_step
         by_time = pause_minutes is not None and state.seconds - before >= 60 * pause_minutes
@@ -130,12 +131,35 @@ def fit(
                 state.require_finite()
                 if fabric.is_global_zero:
                     save_checkpoint(folder, state.checkpoint(recipe))
+            now = time.perf_counter()
+            if recipe.show_minutes is not None and now - shown_at > 60 * recipe.show_minutes:
+                state.require_finite()
+                if fabric.is_global_zero:
+                    _show(task, state, folder, say)
+                # Looking is no training: the clock stands still meanwhile.
+                shown_at = time.perf_counter()
+                started += shown_at - now
+                meter.last_time += shown_at - now
     meter.require_finite()
     state.require_finite()
     if fabric.is_global_zero and state.step > meter.first_step:
         save_checkpoint(folder, state.checkpoint(recipe))
     players = {name: state.averages[name].cpu() for name in task.averaged}
     return Outcome(players, state.step, state.seconds, finished)
+
+
+def _show(task: Task, state: _State, folder: Path, say: Callable[[str], None]) -> None:
+    """Score the averaged networks on a few test images, into the log, and save a sample sheet."""
+    players = {name: deepcopy(network).cpu() for name, network in state.averages.items()}
+    scores = {f"few_{name}": value for name, value in task.evaluate(players, few=True).items()}
+    if scores:
+        line = {"step": state.step, "minutes": state.seconds / 60, **scores}
+        with (folder / "log.jsonl").open("a") as log:
+            log.write(json.dumps(line) + "\n")
+        say("  ".join(f"{key} {value:.5g}" for key, value in line.items()))
+    sheet = task.samples(players)
+    if sheet is not None:
+        save_image(sheet, folder / f"samples-{state.step}.png", force=True)
 
 
 class _State:

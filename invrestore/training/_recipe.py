@@ -89,6 +89,8 @@ class Recipe(_Strict):
             the "test" images of a data folder whose layout has some.
         test_split: "test" or "val" to take only those of the test folder; None takes all.
         max_side: Larger images are reduced before they are packed; None keeps them.
+        max_bytes: Size of the packed images, of which a decoded copy stays in memory; of a folder with more, images are
+            drawn at random. None takes all.
         stages: Crop and batch sizes along the schedule.
         optimizer: How parameters move.
         ema: Decay of the averaged weights, which are what is evaluated and exported.
@@ -100,6 +102,8 @@ class Recipe(_Strict):
         compile: Compile the networks with torch.compile.
         log_every: Steps between lines of the log; also how often the loss is checked to be finite.
         save_minutes: Minutes between checkpoints.
+        show_minutes: Minutes between looks at the averaged networks: scores on a few test images in the log, and a
+            sample sheet `samples-STEP.png`. They do not count as training. None looks at the end only.
         licence: Terms of the training data and of the weights, for the card.
         reference: Paper of the method, for the card.
     """
@@ -113,7 +117,8 @@ class Recipe(_Strict):
     sources: tuple[Source, ...] = (Source(folder="."),)
     scales: tuple[float, float] = (1.0, 1.0)
     copies: int = Field(default=1, ge=1)
-    max_side: int | None = None
+    max_side: int | None = Field(default=None, ge=8)
+    max_bytes: int | None = Field(default=60_000_000, gt=0)
     test_folder: str = ""
     test_split: Literal["val", "test"] | None = None
     stages: tuple[Stage, ...]
@@ -125,6 +130,7 @@ class Recipe(_Strict):
     compile: bool = False
     log_every: int = Field(default=100, gt=0)
     save_minutes: float = Field(default=5.0, gt=0)
+    show_minutes: float | None = Field(default=15.0, gt=0)
     licence: str = "the terms of the images it was trained on"
     reference: str = ""
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from invrestore.errors import TrainingError, UnknownNameError
+from invrestore._checks import check_count
+from invrestore.errors import RangeError, TrainingError, UnknownNameError
+from invrestore.networks import FaceGAN
 from invrestore.training._high_level_recipe import HighLevelRecipe, JointRecipe
 from invrestore.training._recipe import DenoiserRecipe, GanRecipe, GanStage, Optimizer, Recipe, Source, Stage
 from invrestore.training._restorer_recipe import RestorerRecipe
 from invrestore.training._restorer_recipes import PHOTO_LICENCE, PHOTOS, RESTORERS
 
-__all__ = ["RECIPES", "adjust", "load_recipe"]
+__all__ = ["RECIPES", "adjust", "load_recipe", "resize"]
 
 _DRUNET = (
     "Zhang et al. (2021), Plug-and-Play Image Restoration with Deep Denoiser Prior; "
@@ -416,3 +420,56 @@ def adjust(recipe: Recipe, **changes: Any) -> Recipe:
     except ValidationError as error:
         found = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'recipe'}: {e['msg']}" for e in error.errors())
         raise TrainingError("adjust", expected="valid fields of a recipe", found=found) from error
+
+
+def resize(recipe: Recipe, size: int) -> Recipe:
+    """Return the recipe of a generator for images of another side, under a name of its own.
+
+    A FaceGAN has one width for each scale: larger images get scales of half the first width, 16 at least, and smaller
+    ones lose the first. 64 in the names becomes the new side.
+
+    Args:
+        recipe: Recipe of a generator with weights of its own, not begun from others.
+        size: Side in pixels, a power of 2, 8 at least.
+
+    Raises:
+        TrainingError: The recipe is not that of a generator, or it begins from weights of another size.
+        RangeError: The size is not a power of 2.
+    """
+    if not isinstance(recipe, GanRecipe):
+        raise TrainingError(
+            "resize",
+            expected="the recipe of a generator",
+            found=f"{recipe.name!r}, another kind",
+            remedy="Networks that restore and denoise take images of any size.",
+        )
+    if recipe.start and any(stage.patch != size for stage in recipe.stages):
+        raise TrainingError(
+            "resize",
+            expected="a recipe that begins from random weights",
+            found=f"{recipe.name!r}, which begins from {recipe.start}",
+            remedy="Take faces64, faces64-cpu or dcgan64.",
+        )
+    check_count("resize", "size", size, least=8)
+    if size & (size - 1):
+        raise RangeError("resize", expected="size as a power of 2", found=str(size), remedy="Take 64 or 128.")
+    arguments = dict(recipe.arguments)
+    if recipe.architecture == "FaceGAN":
+        defaults = inspect.signature(FaceGAN).parameters
+        for part in ("generator_widths", "encoder_widths", "discriminator_widths"):
+            arguments[part] = _fitting(arguments.get(part, defaults[part].default), size)
+    return adjust(
+        recipe,
+        name=recipe.name.replace("64", str(size)),
+        checkpoint=recipe.checkpoint.replace("64", str(size)),
+        arguments=arguments,
+        stages=[stage.model_dump() | {"patch": size} for stage in recipe.stages],
+    )
+
+
+def _fitting(widths: Sequence[int], size: int) -> list[int]:
+    """One width for each scale from half of the side to 4 pixels."""
+    fitting, scales = list(widths), size.bit_length() - 3
+    while len(fitting) < scales:
+        fitting.insert(0, max(16, fitting[0] // 2))
+    return fitting[len(fitting) - scales :]

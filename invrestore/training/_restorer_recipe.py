@@ -47,7 +47,8 @@ class RestorerRecipe(AdversarialRecipe):
         upright: Mirror crops left to right only.
         discriminator: "Critic" judges images, "MultiScaleDiscriminator" pairs of input and image.
         discriminator_arguments: Its constructor arguments; sizes and channels follow from the recipe.
-        adversary: "wasserstein-penalty", "wasserstein-clip", "least-squares" or "non-saturating".
+        adversary: "wasserstein-penalty", "wasserstein-clip", "least-squares", "minimax" (as first proposed) or
+            "non-saturating".
         critic_steps: Updates of the discriminator in each step.
         penalty: Weight of the gradient penalty.
         clip: Largest weight of a clipped critic.
@@ -69,9 +70,9 @@ class RestorerRecipe(AdversarialRecipe):
     upright: bool = False
     discriminator: Literal["Critic", "MultiScaleDiscriminator"] = "Critic"
     discriminator_arguments: dict[str, Any] = Field(default_factory=dict)
-    adversary: Literal["wasserstein-penalty", "wasserstein-clip", "least-squares", "non-saturating"] = (
-        "wasserstein-penalty"
-    )
+    adversary: Literal[
+        "wasserstein-penalty", "wasserstein-clip", "least-squares", "minimax", "non-saturating"
+    ] = "wasserstein-penalty"
     critic_steps: int = Field(default=1, ge=1)
     penalty: float = Field(default=10.0, ge=0)
     clip: float = Field(default=0.01, gt=0)
@@ -118,7 +119,8 @@ def ablate(
     Args:
         recipe: Recipe of a restorer.
         without: "pretraining" leaves out all stages of a cascade but the last: both networks are trained end to
-            end from random weights, for the whole schedule, with the discriminator of the second stage.
+            end from random weights, for the whole schedule, with the discriminator and the perceptual loss of the
+            second stage.
         gan_only: Leave out the second network of a cascade, and its stages.
         point_loss: Another corresponding-point loss, or "none".
 
@@ -141,8 +143,12 @@ def ablate(
     if without is not None and gan_only:
         raise TrainingError("ablate", expected="one ablation at a time", found="two")
     if without == "pretraining":
-        strongest = max(stage.adversarial for stage in recipe.stages)
-        changes["stages"] = (recipe.stages[-1].model_copy(update={"adversarial": strongest}),)
+        # The last stage alone, with the losses of the others: only the pre-training is missing.
+        weights = {
+            name: max(getattr(stage, name) for stage in recipe.stages)
+            for name in ("adversarial", "perceptual")
+        }
+        changes["stages"] = (recipe.stages[-1].model_copy(update=weights),)
         suffix += "-no-pretraining"
     if gan_only:
         kept = [stage for stage in recipe.stages if stage.trains == "generator"]

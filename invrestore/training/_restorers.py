@@ -22,7 +22,7 @@ from invrestore.training._degradations import Degraded, Degrader
 from invrestore.training._gan import _plain
 from invrestore.training._recipe import Recipe, Stage
 from invrestore.training._restorer_recipe import RestorerRecipe, RestorerStage
-from invrestore.training._task import RecipeTask
+from invrestore.training._task import FEW, RecipeTask
 from invrestore.training.losses import (
     ADVERSARIAL,
     PerceptualLoss,
@@ -83,6 +83,9 @@ class RestorerTask(RecipeTask):
         self.degrade = Degrader(recipe.degradations, informed=model.informed, seed=recipe.seed)
         self.blur = Degrader(recipe.refined, informed=False, seed=recipe.seed)
         self.perceptual = _perceptual(recipe)
+        if self.perceptual is not None:
+            layers = ", ".join(f"{name} {weight:g}" for name, weight in recipe.perceptual_layers.items())
+            self.remark = f"perceptual features of {recipe.perceptual_network} at {layers}"
         self.protocol = ""
         if test_images is not None and recipe.tests:
             without = "; trained without the perceptual loss, whose network was not on disk"
@@ -219,18 +222,19 @@ class RestorerTask(RecipeTask):
         return loss
 
     @torch.no_grad()
-    def evaluate(self, players: Mapping[str, nn.Module]) -> dict[str, float]:
+    def evaluate(self, players: Mapping[str, nn.Module], *, few: bool = False) -> dict[str, float]:
         """Return PSNR and SSIM of restored and of shown images for each test."""
         scores: dict[str, float] = {}
         if self.test_images is None:
             return scores
+        images = self.test_images[:FEW] if few else self.test_images
         for name in self.recipe.tests:
-            found = [self._restored(players, name, i) for i in range(len(self.test_images))]
+            found = [self._restored(players, name, i) for i in range(len(images))]
             shown, restored = (torch.cat([pair[k] for pair in found]) for k in (0, 1))
-            rounded = (restored.clamp(0, 1) * 255).round() / 255
-            scores[f"psnr_{name}"] = float(metrics.psnr(rounded, self.test_images).mean())
-            scores[f"psnr_{name}_input"] = float(metrics.psnr(shown, self.test_images).mean())
-            scores[f"ssim_{name}"] = float(metrics.ssim(rounded, self.test_images).mean())
+            rounded = metrics.quantize(restored)
+            scores[f"psnr_{name}"] = float(metrics.psnr(rounded, images).mean())
+            scores[f"psnr_{name}_input"] = float(metrics.psnr(shown, images).mean())
+            scores[f"ssim_{name}"] = float(metrics.ssim(rounded, images).mean())
         return scores
 
     def _restored(self, players: Mapping[str, nn.Module], name: str, index: int) -> tuple[Tensor, Tensor]:

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import nn
 
 from invrestore import networks
 from invrestore.data import ImageFile, PackSummary, describe_pack, find_images, pack
 from invrestore.errors import CapabilityError, TrainingError
+from invrestore.io import save_image
 from invrestore.networks import Card
 from invrestore.networks._blocks import ResidualBlock
 from invrestore.training._denoiser import DenoiserTask
@@ -101,10 +101,17 @@ def prepare(recipe: Recipe, data: str | Path, out: str | Path) -> PackSummary | 
     if not held_out and any(source.folder == "." for source in present):
         held_out = find_images(data, "test")
     if held_out:
-        pack(held_out, out / _TEST, testing=True)
+        pack(held_out, out / _TEST, max_bytes=recipe.max_bytes, seed=recipe.seed, testing=True)
     measured = {(image.path.resolve(), image.member) for image in held_out}
     images = [image for image in images if (image.path.resolve(), image.member) not in measured]
-    return pack(images, out / _TRAIN, max_side=recipe.max_side, description=description)
+    return pack(
+        images,
+        out / _TRAIN,
+        max_side=recipe.max_side,
+        max_bytes=recipe.max_bytes,
+        seed=recipe.seed,
+        description=description,
+    )
 
 
 def train(
@@ -154,8 +161,7 @@ def train(
     if fabric.is_global_zero:
         summary = prepare(recipe, data, out)
         if summary is not None:
-            left_out = ", ".join(f"{count} of {name}" for name, count in summary.refused.items()) or "none"
-            say(f"packed {summary.images} images, {summary.size / 1e6:.1f} MB; left out: {left_out}")
+            say(_packed(summary))
     fabric.barrier()
     torch.manual_seed(recipe.seed)
     network = networks.build(_card(recipe))
@@ -172,6 +178,16 @@ def train(
     if not outcome.finished or not fabric.is_global_zero:
         return Trained(outcome, None, None, None)
     return _export(task, recipe, outcome, out, str(fabric.device), say)
+
+
+def _packed(summary: PackSummary) -> str:
+    """One line on what was packed, and what not."""
+    left_out = [f"{count} of {name}" for name, count in summary.refused.items()]
+    if summary.unreadable:
+        left_out.append(f"{len(summary.unreadable)} unreadable")
+    if summary.beyond:
+        left_out.append(f"{summary.beyond} for which there is no room (max_bytes of the recipe, --max-mb)")
+    return f"packed {summary.images} images, {summary.size / 1e6:.1f} MB; left out: {', '.join(left_out) or 'none'}"
 
 
 def _load(start: str) -> nn.Module:
@@ -198,7 +214,7 @@ def _start_from(network: nn.Module, start: str) -> None:
         ) from error
 
 
-def _card(recipe: Recipe, data: str = "", training: str = "", protocol: str = "") -> Card:
+def _card(recipe: Recipe, data: str = "", training: str = "", protocol: str = "", remark: str = "") -> Card:
     size = {"size": recipe.size} if isinstance(recipe, GanRecipe) else {}
     begun = f", begun from the weights of {Path(recipe.start).name}" if recipe.start else ""
     if isinstance(recipe, JointRecipe):
@@ -214,7 +230,7 @@ def _card(recipe: Recipe, data: str = "", training: str = "", protocol: str = ""
         data=f"{data}, reserved test images left out",
         licence=recipe.licence,
         metrics={"protocol": protocol} if protocol else {},
-        training=training + begun,
+        training="; ".join(part for part in (training + begun, remark) if part),
         recipe=recipe.name,
         commit=_commit(),
         reference=recipe.reference,
@@ -250,7 +266,7 @@ def _export(
 ) -> Trained:
     path = out / f"{recipe.checkpoint or recipe.name}.safetensors"
     effort = f"{outcome.step} steps in {outcome.seconds / 60:.0f} minutes on {_machine(device)}"
-    details = _card(recipe, describe_pack(out / _TRAIN), effort, task.protocol)
+    details = _card(recipe, describe_pack(out / _TRAIN), effort, task.protocol, task.remark)
     networks.save(task.join(outcome.players), path, details)
     # What is scored is what users will load: the weights after rounding to half precision.
     shipped = networks.load_file(path)
@@ -262,8 +278,7 @@ def _export(
     samples = task.samples(task.split(shipped))
     if samples is not None:
         sheet = path.with_suffix(".png")
-        pixels = (samples.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
-        Image.fromarray(pixels).save(sheet)
+        save_image(samples, sheet, force=True)
     return Trained(outcome, path, card, sheet)
 
 

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 
 from invrestore.training._recipe import Recipe, Stage
 
-__all__ = ["RecipeTask", "Task"]
+__all__ = ["FEW", "RecipeTask", "Task"]
+
+FEW = 8
+"""Test images that are scored while training."""
 
 
 class Task(ABC):
@@ -49,8 +52,13 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def evaluate(self, players: Mapping[str, nn.Module]) -> dict[str, float]:
-        """Score averaged networks on held-out images; an empty mapping when there are none."""
+    def evaluate(self, players: Mapping[str, nn.Module], *, few: bool = False) -> dict[str, float]:
+        """Score averaged networks on held-out images; an empty mapping when there are none.
+
+        Args:
+            players: Averaged networks on the CPU.
+            few: Take a few images only, for a look while training.
+        """
 
     @abstractmethod
     def samples(self, players: Mapping[str, nn.Module]) -> Tensor | None:
@@ -62,9 +70,11 @@ class RecipeTask(Task):
 
     Attributes:
         protocol: How the scores of :meth:`evaluate` are measured; empty when there are none.
+        remark: What the card says of the training beside its length and its start; may be empty.
     """
 
     protocol: str
+    remark: str = ""
 
     @classmethod
     @abstractmethod

@@ -42,9 +42,37 @@ def test_unreadable_files_are_reported_and_left_out(folder: Path, tmp_path: Path
     assert summary.images == 3
 
 
-def test_pack_that_grows_too_large_is_refused(folder: Path, tmp_path: Path) -> None:
+def test_images_beyond_the_largest_pack_are_drawn_at_random(folder: Path, tmp_path: Path) -> None:
+    for number in range(3, 30):
+        pixels = np.random.default_rng(number).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    images = data.find_images(folder)
+    packs = [data.pack(images, tmp_path / f"{seed}", max_bytes=9000, seed=seed) for seed in (0, 1, 1)]
+    assert all(9000 - 4000 < pack.size <= 9000 and pack.images + pack.beyond == 30 for pack in packs)
+    first, second, again = (data.read_pack(tmp_path / f"{seed}") for seed in (0, 1, 1))
+    assert first != second == again
+    order = [image.read() for image in images]
+    assert [order.index(encoded) for encoded in first] == sorted(order.index(encoded) for encoded in first)
+    assert data.pack(images, tmp_path / "all").beyond == 0
+
+
+def test_image_beyond_the_largest_pack_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="max_side"):
-        data.pack(data.find_images(folder), tmp_path / "pack", max_bytes=1000)
+        data.pack(data.find_images(folder), tmp_path / "pack", max_bytes=100)
+    assert not list(tmp_path.glob("pack*"))
+
+
+def test_pack_that_cannot_be_written_leaves_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tensors: object, path: str, metadata: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("invrestore.data._pack.save_file", full)
+    with pytest.raises(OSError, match="No space"):
+        data.pack(data.find_images(folder), tmp_path / "pack")
+    assert not list(tmp_path.glob("pack*"))
 
 
 def test_pack_of_nothing_is_refused(tmp_path: Path) -> None:

@@ -531,6 +531,8 @@ def test_latents_stay_on_the_sphere_or_in_the_box():
     G = linear_decoder()
     y = torch.rand(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     A = ir.operators.Identity()
+    with pytest.raises(ir.RangeError, match="space='z'"):
+        plain(G, confine="sphere", space="w")
     sphere = ir.solve(y, A, plain(G, confine="sphere"), sigma=0.1).z
     torch.testing.assert_close(sphere.norm(dim=1), torch.full((2,), 2.0, dtype=torch.float64))
     assert float(ir.solve(y, A, plain(G, confine="clip", bound=0.1), sigma=0.1).z.abs().max()) <= 0.1

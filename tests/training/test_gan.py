@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invrestore import networks
 from invrestore.data import ImagePool
-from invrestore.errors import ImageFileError, TrainingError
+from invrestore.errors import ImageFileError, InvrestoreError, TrainingError
 from invrestore.networks import DCGAN, FaceGAN
 from invrestore.training import (
     RECIPES,
@@ -27,6 +27,7 @@ from invrestore.training import (
     load_checkpoint,
     make_fabric,
     nearest_distances,
+    resize,
     train,
 )
 from invrestore.training._gan import _plain
@@ -338,6 +339,38 @@ def test_encoder_that_is_not_there_cannot_be_trained() -> None:
 def test_recipes_that_contradict_themselves_are_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         recipe(**changes)
+
+
+@pytest.mark.parametrize("name", ["faces64", "faces64-cpu", "dcgan64-cpu"])
+@pytest.mark.parametrize("size", [32, 64, 128, 256])
+def test_recipes_of_faces_take_other_sizes(name: str, size: int) -> None:
+    resized = resize(RECIPES[name], size)
+    assert resized.name == name.replace("64", str(size))
+    assert {stage.patch for stage in resized.stages} == {size}
+    model = networks.ARCHITECTURES[resized.architecture](size=size, **resized.arguments)
+    with torch.no_grad():
+        assert model.generator(torch.zeros(1, model.latent_dim)).shape == (1, 3, size, size)
+
+
+def test_resized_recipe_trains(photos: Path, tmp_path: Path) -> None:
+    settings = resize(recipe(), 8)
+    assert settings.arguments["generator_widths"] == [8]
+    result = train(settings, photos, tmp_path / "run", accelerator="cpu", say=quiet)
+    assert result.card is not None
+    assert result.card.arguments["size"] == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "message"),
+    [
+        ("unified", 128, "the recipe of a generator, got 'unified'"),
+        ("faces64-last-cpu", 128, "begins from faces64"),
+        ("faces64", 96, "size as a power of 2, got 96"),
+    ],
+)
+def test_senseless_sizes_are_refused(name: str, size: int, message: str) -> None:
+    with pytest.raises(InvrestoreError, match=message):
+        resize(RECIPES[name], size)
 
 
 def test_recipes_of_faces_share_one_checkpoint() -> None:

@@ -408,7 +408,7 @@ def test_the_command_line_trains_a_joint_denoiser(
     ("words", "message"),
     [
         ("train joint --task detection", "a task out of 'classification', 'segmentation'"),
-        ("train denoiser --task classification", "the recipe joint with --task"),
+        ("train denoiser --task classification", "joint or xgan with --task"),
         ("train denoiser --lam 1", "a joint recipe for --sigma and --lam"),
         ("train denoiser 15 30", "numbers [15.0, 30.0] without --sigma"),
         ("train joint", "joint-classification"),

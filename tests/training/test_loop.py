@@ -1,12 +1,14 @@
 """The loop, on a toy task with two players that is quick enough to run whole."""
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from invrestore.errors import TrainingError
@@ -53,7 +55,7 @@ class Duel(Task):
         ).mean()
         yield "generator", loss * (self.factor if self.calls == self.breaks_at else 1.0)
 
-    def evaluate(self, players: Mapping[str, nn.Module]) -> dict[str, float]:
+    def evaluate(self, players: Mapping[str, nn.Module], *, few: bool = False) -> dict[str, float]:
         return {}
 
     def samples(self, players: Mapping[str, nn.Module]) -> Tensor | None:
@@ -263,3 +265,41 @@ def test_seeds_change_the_result(tmp_path: Path) -> None:
 def test_resolved_recipe_lies_beside_the_checkpoint(tmp_path: Path) -> None:
     run(tmp_path, pause_step=1)
     assert Recipe.model_validate_json((tmp_path / "recipe.json").read_text()) == recipe()
+
+
+class Shown(Duel):
+    """The same with a score and a sheet, which take a while."""
+
+    def evaluate(self, players: Mapping[str, nn.Module], *, few: bool = False) -> dict[str, float]:
+        time.sleep(0.2)
+        return {"size": float(players["generator"].weight.norm())} if few else {}
+
+    def samples(self, players: Mapping[str, nn.Module]) -> Tensor | None:
+        return torch.full((3, 4, 5), 0.5)
+
+
+def test_networks_are_looked_at_while_they_train(tmp_path: Path) -> None:
+    outcome = run(tmp_path / "shown", Shown(), recipe(show_minutes=1e-9))
+    lines = [line for line in log(tmp_path / "shown") if "few_size" in line]
+    assert [line["step"] for line in lines] == [5, 10, 15, 20]
+    assert len({line["few_size"] for line in lines}) == 4
+    with Image.open(tmp_path / "shown" / "samples-10.png") as sheet:
+        assert sheet.size == (5, 4)
+    # Looking takes no time off the training, and changes nothing of it.
+    assert outcome.seconds < 0.6
+    unseen = run(tmp_path / "unseen", Shown(), recipe(show_minutes=None))
+    assert not list((tmp_path / "unseen").glob("samples*"))
+    assert torch.equal(outcome.players["generator"].weight, unseen.players["generator"].weight)
+
+
+def test_several_processes_end_at_the_step_of_the_schedule(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = recipe(steps=13)
+    fabric = make_fabric(settings, "cpu")
+    # One process that takes itself for one of two: the clock is read every ten steps only.
+    monkeypatch.setattr(type(fabric), "world_size", property(lambda self: 2))
+    task = Duel()
+    outcome = fit(task, settings, tmp_path, fabric=fabric, say=lambda line: None)
+    assert outcome.step == 13
+    assert task.seen[1:].count(8) == 7

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 import invrestore as ir
-from invrestore import networks
+from invrestore import networks, operators
 from invrestore.cli.train import train as command
 from invrestore.data import PatchPool
 from invrestore.errors import TrainingError, UnknownNameError
@@ -39,6 +39,7 @@ from invrestore.training._degradations import (
     Compressed,
     Degradation,
     Noisy,
+    Reduced,
     Sparse,
 )
 
@@ -257,6 +258,8 @@ def test_ablations_are_the_papers() -> None:
     assert [(s.trains, s.until) for s in direct.stages] == [("both", 1.0)]
     assert direct.stages[0].adversarial > 0
     assert direct.name == "cascade-cpu-no-pretraining"
+    whole = recipe_of("cascade")
+    assert ablate(whole, without="pretraining").stages[0].perceptual == whole.stages[1].perceptual > 0
     alone = ablate(recipe, gan_only=True)
     assert {s.trains for s in alone.stages} == {"generator"}
     assert alone.stages[-1].until == 1.0
@@ -340,6 +343,7 @@ KINDS: tuple[Degradation, ...] = (
     Noisy(sigma=(0.1, 0.1)),
     Blurred(side=(5, 8)),
     Compressed(quality=(10, 40)),
+    Reduced(sigma=(0.0, 0.02)),
     Sparse(),
     Block(size=(6, 12), centred=0.0, told=0.5),
     Clutter(size=(4, 8), told=0.5),
@@ -395,6 +399,17 @@ def test_numbers_lie_in_their_ranges(clean: torch.Tensor) -> None:
     noisy = Degrader([Noisy(sigma=(0.2, 0.2))], informed=True)(clean, rng)
     assert abs(float((noisy.view - clean).std()) - 0.2) < 0.01
     assert 0.1 < float(noisy.input[:, 7].min()) <= float(noisy.input[:, 7].max()) < 0.3
+
+
+def test_reduced_images_have_one_colour_for_each_measured_pixel(clean: torch.Tensor) -> None:
+    rng = torch.Generator().manual_seed(0)
+    view = Degrader([Reduced(factor=(4,), sigma=(0.05, 0.05))], informed=True)(clean, rng).view
+    blocks = view.unfold(2, 4, 4).unfold(3, 4, 4)
+    assert torch.equal(blocks, blocks[..., :1, :1].expand_as(blocks))
+    exact = operators.Downsample(4)(clean)
+    assert abs(float((blocks[..., 0, 0] - exact).std()) - 0.05) < 0.005
+    # A factor that does not divide the crop keeps the size of the crop.
+    assert Degrader([Reduced(factor=(3,))], informed=True)(clean, rng).view.shape == clean.shape
 
 
 def test_blur_kernels_are_centred_and_keep_the_brightness() -> None:
@@ -492,3 +507,13 @@ def test_training_that_was_killed_repeats_an_uninterrupted_one(photos: Path, tmp
 def _lines(folder: Path) -> list[str]:
     path = folder / "log.jsonl"
     return path.read_text().splitlines() if path.exists() else []
+
+
+def test_card_names_the_features_of_the_perceptual_loss(photos: Path, tmp_path: Path) -> None:
+    result = train(
+        small(recipe_of("xgan-sparse-paper-cpu"), steps=2), photos, tmp_path, accelerator="cpu", say=quiet
+    )
+    assert result.card is not None
+    assert result.card.training.endswith(
+        "; perceptual features of classifier at relu1_1 0.0625, relu2_1 0.125, relu3_1 0.25, relu4_1 1"
+    )

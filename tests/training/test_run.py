@@ -12,10 +12,12 @@ import torch
 from PIL import Image
 
 from invrestore import networks
+from invrestore.cli.train import _of_task
 from invrestore.cli.train import train as command
 from invrestore.data import describe_pack
 from invrestore.errors import CapabilityError, ImageFileError, TrainingError
 from invrestore.training import (
+    RECIPES,
     DenoiserRecipe,
     Optimizer,
     Recipe,
@@ -185,6 +187,30 @@ def test_command_prepares_lists_and_keeps_quiet(
     assert "denoiser-cpu" in capsys.readouterr().out.splitlines()
     command("denoiser-cpu", data=photos, out=tmp_path / "more", prepare=True, quiet=True)
     assert capsys.readouterr().out == ""
+
+
+def test_command_takes_as_many_images_as_there_is_room_for(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    largest = max(path.stat().st_size for path in photos.rglob("*.png"))
+    (tmp_path / "mine.json").write_text(RECIPE.model_dump_json())
+    options = {"data": photos, "out": tmp_path / "run", "accelerator": "cpu"}
+    command(str(tmp_path / "mine.json"), **options, max_mb=1.2 * largest / 1e6, max_side=300)
+    assert "1 for which there is no room (max_bytes of the recipe, --max-mb)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("xgan", None), "xgan-sparse"),
+        (("xgan", "block"), "xgan-block"),
+        (("joint", "segmentation"), "joint-segmentation"),
+        (("cascade", None), "cascade"),
+    ],
+)
+def test_families_of_recipes_are_told_apart_by_their_task(words: tuple[str, str | None], name: str) -> None:
+    assert _of_task(*words) == name
+    assert name in RECIPES
 
 
 def test_command_without_data_says_what_to_give() -> None:
