@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import argparse
+
 import torch
 
 import invrestore as ir
@@ -27,6 +29,8 @@ def tasks(x: torch.Tensor):
 
 
 def main() -> None:
+    """Measure, print and write everything."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter).parse_args()
     rows = []
     for name in PHOTOS:
         x = photo(name, SIZE)

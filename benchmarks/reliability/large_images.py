@@ -7,6 +7,7 @@ writes the result file.
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import subprocess
@@ -84,8 +85,11 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        with torch.no_grad():
-            work(sys.argv[1])
-    else:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("work", nargs="?", choices=WORKS, help="do this alone, in this process")
+    chosen = parser.parse_args().work
+    if chosen is None:
         main()
+    else:
+        with torch.no_grad():
+            work(chosen)

@@ -127,7 +127,7 @@ _unified_reduced_cpu = RestorerRecipe(
         # One task more than the paper has, and JPEG of all qualities: what makes a better prior of other problems.
         "degradations": (
             Noisy(),
-            Blurred(weight=1.5),
+            Blurred(weight=2.5),
             Compressed(),
             Compressed(quality=(5, 95), subsampling=("4:2:0", "4:4:4"), weight=0.5),
             Reduced(weight=1.5),
