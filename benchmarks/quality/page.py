@@ -10,6 +10,9 @@ suite, between its two comment lines, is written anew. Numbers on the page come 
 The records of single images are packed to `benchmarks/results/VERSION/records/SUITE.zip`. Unpacked into a run folder,
 they let a run go on from there: a new method, or new weights of one, is compared image by image with rows that ran
 before. `--records-only` packs them and leaves the page as it is.
+
+`--rows METHOD`, once or several times, takes these rows alone from the runs, as after new weights of one network, and
+keeps the others as they were; the page then names both commits.
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS
+from invrestore.bench import SUITES, Suite
 from invrestore.io import write_bytes
 
-__all__ = ["main", "packed_records", "section"]
+__all__ = ["main", "merged_rows", "merged_section", "packed_records", "section"]
 
 _PAGE = Path(__file__).resolve().parents[2] / "docs" / "benchmarks.md"
 
@@ -121,6 +125,70 @@ def section(folder: Path, each: list[str]) -> str:
     return "\n".join(lines)
 
 
+def merged_rows(
+    old: list[dict[str, str]], new: list[dict[str, str]], methods: list[str], suite: Suite
+) -> list[dict[str, str]]:
+    """Rows of a table with those of some methods taken from another run, where it has them, in the suite's order."""
+
+    def place(row: dict[str, str]) -> tuple[str, str, str]:
+        return row["images"], row["task"], row["method"]
+
+    taken = {place(row): row for row in new if row["method"] in methods}
+    order = [
+        (images.name, task.name, row.method)
+        for images in suite.images
+        for task in suite.tasks
+        for row in suite.rows
+    ]
+    return sorted(
+        ({place(row): row for row in old} | taken).values(), key=lambda row: order.index(place(row))
+    )
+
+
+def merged_section(text: str, rows: list[dict[str, str]], folder: Path, methods: list[str]) -> str:
+    """The section of a suite with new rows: tables from `rows`, columns of single images from the run in `folder`."""
+    results = json.loads((folder / "results.json").read_text())
+    suite = SUITES[results["suite"]]
+    labels = {row["method"]: row["label"] for row in rows}
+    whole = {
+        "image_sets": {images.name: images.label for images in suite.images},
+        "tasks": {task.name: task.label for task in suite.tasks},
+        "curves": suite.axis,
+        "methods": [{"name": r.method, "label": labels[r.method]} for r in suite.rows if r.method in labels],
+    }
+    blocks = text.strip("\n").split("\n\n")
+    tables = [k for k, block in enumerate(blocks) if block.startswith(("**", "|"))]
+    single = [k for k in tables if "image by image" in blocks[k]]
+    with (folder / "scores.csv").open(newline="") as stream:
+        scores = list(csv.DictReader(stream))
+    shown = []
+    for k in single:
+        heading, table = blocks[k], blocks[k + 1]
+        for images, task in ((i, t) for i in whole["image_sets"] for t in whole["tasks"]):
+            if heading.startswith(f"**{whole['image_sets'][images]}, {whole['tasks'][task]}, image by image"):
+                here = [s for s in scores if (s["images"], s["task"]) == (images, task)]
+                for method in methods:
+                    found = {s["image"]: f"{float(s['psnr']):.2f}" for s in here if s["method"] == method}
+                    table = _with_column(table, labels[method], found)
+        shown += [heading, table]
+    tail = [block for block in blocks[tables[-1] + 1 :] if not block.startswith("Rows of ")]
+    machine = results["environment"]
+    commit = f"Rows of {', '.join(labels[method] for method in methods)}: commit {machine['commit']}."
+    made = "\n".join(_tables(rows, whole)).strip("\n")
+    return "\n\n".join([*blocks[: tables[0]], made, *shown, *tail, commit])
+
+
+def _with_column(table: str, label: str, cells: dict[str, str]) -> str:
+    """A table of single images with other cells in the column of that label, for the images that have some."""
+    lines = [line.strip("|").split("|") for line in table.splitlines()]
+    headings = [cell.strip() for cell in lines[0]]
+    if label in headings:
+        for line in lines[2:]:
+            new = cells.get(line[0].strip())
+            line[headings.index(label)] = line[headings.index(label)] if new is None else f" {new} "
+    return "\n".join(f"|{'|'.join(line)}|" for line in lines)
+
+
 def packed_records(folder: Path) -> bytes:
     """The record files of a run as a zip file, the same bytes for the same records."""
     stream = io.BytesIO()
@@ -142,22 +210,47 @@ def main() -> None:
     parser.add_argument(
         "--records-only", action="store_true", help="pack the records, leave the page as it is"
     )
+    parser.add_argument(
+        "--rows", action="append", default=[], metavar="METHOD", help="take these rows alone, keep the others"
+    )
     options = parser.parse_args()
     page = _PAGE.read_text()
     for folder in options.runs:
         results = json.loads((folder / "results.json").read_text())
         name = results["suite"]
+        target = RESULTS / "quality"
+        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+        if options.rows:
+            with (target / f"{name}.csv").open(newline="") as stream:
+                old = list(csv.DictReader(stream))
+            with (folder / "table.csv").open(newline="") as stream:
+                rows = merged_rows(old, list(csv.DictReader(stream)), options.rows, SUITES[name])
+            before, _, rest = page.partition(start)
+            middle, _, after = rest.partition(end)
+            page = (
+                before
+                + start
+                + "\n"
+                + merged_section(middle, rows, folder, options.rows)
+                + "\n"
+                + end
+                + after
+            )
+            text = io.StringIO()
+            writer = csv.DictWriter(text, list(old[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+            write_bytes(target / f"{name}.csv", text.getvalue().encode(), force=True)
+            continue
         records = RESULTS / "records" / f"{name}.zip"
         records.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(records, packed_records(folder), force=True)
         if options.records_only:
             continue
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         before, found, rest = page.partition(start)
         if not found or end not in rest:
             raise SystemExit(f"{_PAGE.name} has no section {name}: add the lines {start} and {end}")
         page = before + start + "\n" + section(folder, options.each) + "\n" + end + rest.partition(end)[2]
-        target = RESULTS / "quality"
         target.mkdir(parents=True, exist_ok=True)
         write_bytes(target / f"{name}.csv", (folder / "table.csv").read_bytes(), force=True)
         environment = json.dumps(results["environment"], indent=1) + "\n"
