@@ -116,8 +116,10 @@ def check_nonnegative(where: str, name: str, value: PerImage | None, *, positive
         return
     rule = "> 0" if positive else ">= 0"
     if isinstance(value, torch.Tensor):
-        if value.ndim > 1:
+        if value.ndim > 1 or value.numel() == 0:
             raise ShapeError(where, expected=f"{name} of shape () or (B,)", found=str(tuple(value.shape)))
+        if value.is_complex() or value.dtype == torch.bool:
+            raise DTypeError(where, expected=f"{name} as real numbers", found=str(value.dtype))
         low = value.detach()
         if bool(torch.isfinite(low).all()) and bool((low > 0 if positive else low >= 0).all()):
             return

@@ -236,7 +236,7 @@ def _check_operator_prox(op: LinearOperator, x: Tensor, y: Tensor, rng: torch.Ge
 
 def check_prior(
     prior: Prior,
-    rng: torch.Generator,
+    rng: torch.Generator | None = None,
     *,
     shape: Shape = (3, 12, 17),
     batch: int = 2,
@@ -247,11 +247,12 @@ def check_prior(
 
     ``value``: one number for each image, on its own. ``grad``: agrees with central differences of ``value``.
     ``prox``: no nearby point has a lower objective, nothing happens at step 0, one answer for one question,
-    each image on its own, and for a convex prior no two points move apart. ``denoise``: shape and type kept.
+    each image on its own, and for a convex prior no two points move apart; not of a denoiser without value, whose step
+    only stands in for one. ``denoise``: shape and type kept.
 
     Args:
         prior: Its weight is set to ``lam`` where it is None.
-        rng: Source of the random images.
+        rng: Source of the random images; None is one seeded with 0.
         shape: (C, H, W) of the images.
         batch: Number of images.
         lam: Stand-in weight.
@@ -263,8 +264,7 @@ def check_prior(
     """
     if not isinstance(prior, Prior):
         raise DTypeError("check_prior", expected="an invrestore Prior", found=type(prior).__name__)
-    if check_rng("check_prior", rng) is None:
-        raise DTypeError("check_prior", expected="rng as a torch.Generator", found="None")
+    rng = check_rng("check_prior", rng) or torch.Generator().manual_seed(0)
     checked = {Capability.VALUE, Capability.GRAD, Capability.PROX, Capability.DENOISE}
     if not checked & prior.capabilities:
         raise CapabilityError(
@@ -272,13 +272,14 @@ def check_prior(
             expected="a prior with value, grad, prox or denoise",
             found=f"{prior.name} with {', '.join(sorted(c.value for c in prior.capabilities)) or 'nothing'}",
         )
-    p = prior if prior.lam is not None or Capability.DENOISE in prior.capabilities else prior.with_lam(lam)
+    p = prior.with_lam(lam) if prior.lam is None and not prior.can(Capability.LATENT) else prior
     x = _rand((batch, *shape), rng)
     if p.can(Capability.VALUE):
         _check_value(p, x)
     if p.can(Capability.GRAD):
         _check_gradient(p, x, rng)
-    if p.can(Capability.PROX):
+    # The step of a denoiser stands in for a proximal map, and is none.
+    if p.can(Capability.PROX) and (p.can(Capability.VALUE) or not p.can(Capability.DENOISE)):
         _check_prior_prox(p, x, rng, tol)
     if p.can(Capability.DENOISE):
         weights = [t for t in p.tensors() if t.is_floating_point()]

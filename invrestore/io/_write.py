@@ -69,9 +69,8 @@ def check_target(
         RangeError: ``bits`` is neither 8 nor 16.
     """
     path = Path(path)
-    if not path.is_dir():
-        _check_format(path.suffix, bits, like)
     check_free(path, force=force)
+    _check_format(path.suffix, bits, like)
 
 
 def check_free(path: PathLike, *, force: bool = False) -> None:
@@ -81,6 +80,17 @@ def check_free(path: PathLike, *, force: bool = False) -> None:
         ImageFileError: The target exists or cannot be written.
     """
     path = Path(path)
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError) as error:  # too long a name, a zero byte, a file for a folder
+        raise ImageFileError(
+            "save",
+            expected="a name that the file system can hold",
+            found=f"{str(path)[:80]!r} ({getattr(error, 'strerror', None) or error})",
+            remedy="Choose another name.",
+        ) from error
     if path.is_dir():
         raise ImageFileError(
             "save", expected="a file name", found=f"the folder {path}", remedy="Add a file name."

@@ -30,6 +30,9 @@ class BiSkipGenerator(RestorerNetwork):
     Shapes:
         See :class:`RestorerNetwork`.
 
+    Raises:
+        RangeError: width or depth is below 1.
+
     Example:
         >>> net = BiSkipGenerator(width=8, depth=4)
         >>> net(torch.rand(1, 3, 9, 7)).shape

@@ -15,6 +15,7 @@ from invrestore.errors import RangeError, ShapeError
 
 __all__ = [
     "DenoiserNetwork",
+    "NormalisedBlock",
     "ResidualBlock",
     "conv3x3",
     "initialise_normal",
@@ -176,6 +177,32 @@ class ResidualBlock(nn.Module):
         """Map (B, width, H, W) to the same shape."""
         change: Tensor = self.second(F.relu(self.first(x), inplace=True))
         return change.add_(x)
+
+
+class NormalisedBlock(nn.Module):
+    """x + BN(conv(dropout(relu(BN(conv(x)))))), both convolutions 3x3 and without bias.
+
+    Args:
+        width: Channels.
+        dropout: Probability that a feature is zeroed in training; None leaves the layer out, which changes the names
+            of the weights behind it.
+    """
+
+    def __init__(self, width: int, dropout: float | None = None) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            *([] if dropout is None else [nn.Dropout(dropout)]),
+            nn.Conv2d(width, width, 3, padding=1, bias=False),
+            nn.BatchNorm2d(width),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (B, width, H, W) to the same shape."""
+        out: Tensor = x + self.layers(x)
+        return out
 
 
 def initialise_normal(network: nn.Module) -> None:

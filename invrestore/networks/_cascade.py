@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from invrestore._checks import check_choice, check_count
 from invrestore.errors import RangeError
-from invrestore.networks._blocks import initialise_normal
+from invrestore.networks._blocks import NormalisedBlock, initialise_normal
 from invrestore.networks._restorer import RestorerNetwork
 
 __all__ = ["Cascade", "Critic", "DeblurDenoise", "InpaintingGenerator", "InpaintingResNet"]
@@ -31,6 +31,9 @@ class InpaintingGenerator(RestorerNetwork):
 
     Shapes:
         See :class:`RestorerNetwork`; sides are reflected to multiples of 2^len(widths) inside.
+
+    Raises:
+        RangeError: There are no widths, or one is below 1.
 
     Example:
         >>> net = InpaintingGenerator(widths=(4, 8)).eval()
@@ -82,9 +85,11 @@ class InpaintingGenerator(RestorerNetwork):
 class InpaintingResNet(RestorerNetwork):
     """The variant of the paper's figure: residual blocks between convolutions with mirrored skips.
 
-    Two convolutions of stride 2, `blocks` residual blocks (convolution, batch normalisation, ReLU,
-    convolution, batch normalisation, plus the input) and two transposed convolutions, after the first of
-    which the output of the mirrored convolution is added; tanh, moved to [0, 1].
+    A 3x3 convolution at full size, two 4x4 of stride 2, `blocks` residual blocks (convolution, batch
+    normalisation, ReLU, convolution, batch normalisation, plus the input) and two transposed 4x4 convolutions, to
+    the output of each of which that of the convolution of the same size is added; a 3x3 convolution that ends in
+    tanh, moved to [0, 1]. Outside the blocks, batch normalisation and leaky ReLU follow the convolutions but the
+    last, batch normalisation and ReLU the transposed ones.
 
     Args:
         channels: Image channels, 3 for colour, 1 for gray.
@@ -94,6 +99,9 @@ class InpaintingResNet(RestorerNetwork):
 
     Shapes:
         See :class:`RestorerNetwork`; sides are reflected to multiples of 4 inside.
+
+    Raises:
+        RangeError: width or blocks is below 1.
 
     Example:
         >>> net = InpaintingResNet(width=4, blocks=1).eval()
@@ -113,7 +121,7 @@ class InpaintingResNet(RestorerNetwork):
         widths = (width, 2 * width, 4 * width)
         self.head = _down(self.inputs, widths[0], 3, 1)
         self.downs = nn.ModuleList(_down(a, b, 4, 2) for a, b in pairwise(widths))
-        self.body = nn.Sequential(*(_Block(widths[-1]) for _ in range(blocks)))
+        self.body = nn.Sequential(*(NormalisedBlock(widths[-1]) for _ in range(blocks)))
         self.ups = nn.ModuleList(
             nn.Sequential(
                 nn.ConvTranspose2d(b, a, 4, 2, 1, bias=False), nn.BatchNorm2d(a), nn.ReLU(inplace=True)
@@ -132,24 +140,6 @@ class InpaintingResNet(RestorerNetwork):
         for up in self.ups:
             features = up(features) + kept.pop()
         return 0.5 + 0.5 * torch.tanh(self.tail(features))
-
-
-class _Block(nn.Module):
-    """x + BN(conv(relu(BN(conv(x)))))."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.layers(x)
-        return out
 
 
 def _down(inputs: int, outputs: int, side: int, stride: int) -> nn.Sequential:
@@ -245,6 +235,9 @@ class DeblurDenoise(RestorerNetwork):
     Shapes:
         See :class:`RestorerNetwork`.
 
+    Raises:
+        RangeError: width is below 1.
+
     Example:
         >>> net = DeblurDenoise(width=4).eval()
         >>> net(torch.rand(1, 3, 5, 6)).shape
@@ -297,6 +290,10 @@ class Cascade(RestorerNetwork):
 
     Shapes:
         As the generator.
+
+    Raises:
+        UnknownNameError: There is no such generator.
+        RangeError: width is below 1, or `arguments` are out of the range of the generator.
 
     Example:
         >>> net = Cascade(arguments={"widths": [4, 8]}, width=4).eval()

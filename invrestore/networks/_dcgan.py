@@ -25,6 +25,14 @@ class DCGAN(LatentModel):
         latent_dim: Length of z.
         width: Feature channels at half the image size; they double with every halving of the sides.
 
+    Shapes:
+        z: (N, latent_dim), standard normal.
+        returns: (N, channels, size, size), in [0, 1].
+
+    Raises:
+        RangeError: size is not a power of 2, or width or latent_dim is below 1.
+        ShapeError: z has another shape.
+
     Example:
         >>> model = DCGAN(size=16, width=4)
         >>> model(torch.randn(2, 100)).shape

@@ -26,6 +26,9 @@ class DnCNN(DenoiserNetwork):
         See :class:`DenoiserNetwork`. sigma is checked and otherwise ignored: a DnCNN is trained for one
         level, or finds the level itself.
 
+    Raises:
+        RangeError: depth is below 2, or width below 1.
+
     Example:
         >>> DnCNN(channels=1, depth=5, width=16)(torch.rand(1, 1, 4, 4), 0.1).shape
         torch.Size([1, 1, 4, 4])

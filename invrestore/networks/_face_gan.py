@@ -35,6 +35,14 @@ class FaceGAN(LatentModel):
         mapping_layers: Layers from z to w.
         minibatch_std: See :class:`ResidualDiscriminator`.
 
+    Shapes:
+        z: (N, latent_dim), standard normal.
+        returns: (N, channels, size, size), in [0, 1].
+
+    Raises:
+        RangeError: Widths do not fit the size, size is not a power of 2, or latent_dim or mapping_layers is below 1.
+        ShapeError: z has another shape.
+
     Example:
         >>> model = FaceGAN(16, 3, 8, (4, 8), (4, 8), (4, 8), mapping_layers=2)
         >>> model(torch.randn(2, 8)).shape

@@ -31,6 +31,9 @@ class MultiScaleDenoiser(DenoiserNetwork):
     Shapes:
         See :class:`DenoiserNetwork`; sides that 2^(scales - 1) does not divide are reflected inside.
 
+    Raises:
+        RangeError: scales is below 1.
+
     Example:
         >>> net = MultiScaleDenoiser().eval()
         >>> net(torch.rand(1, 3, 9, 10), 25 / 255).shape

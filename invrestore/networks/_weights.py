@@ -23,6 +23,7 @@ from safetensors.torch import save as dump_tensors
 from torch import nn
 
 from invrestore.errors import UnknownNameError, WeightsError
+from invrestore.io import write_bytes
 from invrestore.networks._bi_skip import BiSkipGenerator
 from invrestore.networks._blocks import DenoiserNetwork
 from invrestore.networks._cascade import Cascade, DeblurDenoise, InpaintingGenerator, InpaintingResNet
@@ -173,8 +174,9 @@ def save(network: nn.Module, path: str | Path, details: Card) -> Card:
             expected=f"a {done.architecture}(**{done.arguments})",
             found=type(network).__name__,
         )
-    path.write_bytes(data)
-    path.with_suffix(".json").write_text(json.dumps(asdict(done), indent=2) + "\n")
+    write_bytes(path, data, force=True)
+    card = json.dumps(asdict(done), indent=2) + "\n"
+    write_bytes(path.with_suffix(".json"), card.encode(), force=True)
     return done
 
 
@@ -283,7 +285,9 @@ def _assemble(
         raise WeightsError(
             "networks.load", expected=f"tensors in {path.name}", found=str(error), remedy=remedy
         ) from error
-    network = build(details)
+    # The first weights, which the stored ones replace, are drawn from a random state of their own.
+    with torch.random.fork_rng(devices=[]):
+        network = build(details)
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

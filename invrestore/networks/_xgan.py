@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from invrestore._checks import check_count
-from invrestore.networks._blocks import initialise_normal
+from invrestore.networks._blocks import NormalisedBlock, initialise_normal
 from invrestore.networks._restorer import RestorerNetwork
 
 __all__ = ["MultiScaleDiscriminator", "PatchDiscriminator", "ResidualGenerator"]
@@ -31,6 +31,9 @@ class ResidualGenerator(RestorerNetwork):
 
     Shapes:
         See :class:`RestorerNetwork`; sides are reflected to multiples of 4 inside.
+
+    Raises:
+        RangeError: width or blocks is below 1.
 
     Example:
         >>> net = ResidualGenerator(width=4, blocks=1).eval()
@@ -60,7 +63,7 @@ class ResidualGenerator(RestorerNetwork):
             *_normalised(nn.Conv2d(width, 2 * width, 3, 2, 1, bias=False)),
             *_normalised(nn.Conv2d(2 * width, 4 * width, 3, 2, 1, bias=False)),
         )
-        self.body = nn.Sequential(*(_Block(4 * width, dropout) for _ in range(blocks)))
+        self.body = nn.Sequential(*(NormalisedBlock(4 * width, dropout) for _ in range(blocks)))
         self.up = nn.Sequential(
             *_normalised(nn.ConvTranspose2d(4 * width, 2 * width, 3, 2, 1, 1, bias=False)),
             *_normalised(nn.ConvTranspose2d(2 * width, width, 3, 2, 1, 1, bias=False)),
@@ -71,25 +74,6 @@ class ResidualGenerator(RestorerNetwork):
     def image(self, x: Tensor) -> Tensor:
         """Restore x."""
         return 0.5 + 0.5 * torch.tanh(self.up(self.body(self.down(2 * x - 1))))
-
-
-class _Block(nn.Module):
-    """x + BN(conv(dropout(relu(BN(conv(x)))))), both convolutions 3x3."""
-
-    def __init__(self, width: int, dropout: float) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            nn.Dropout(dropout),
-            nn.Conv2d(width, width, 3, padding=1, bias=False),
-            nn.BatchNorm2d(width),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = x + self.layers(x)
-        return out
 
 
 def _normalised(conv: nn.Conv2d | nn.ConvTranspose2d) -> Iterator[nn.Module]:
@@ -112,6 +96,9 @@ class PatchDiscriminator(nn.Module):
         s: (N, inputs, H, W), what the generator was given. x: (N, channels, H, W), the image judged; both
         nominally in [0, 1].
         returns: feature maps of every layer, the last of which are the logits (N, 1, h, w).
+
+    Raises:
+        RangeError: layers is below 1.
 
     Reference:
         Isola et al. (2017), Image-to-Image Translation with Conditional Adversarial Networks.
@@ -153,6 +140,9 @@ class MultiScaleDiscriminator(nn.Module):
 
     Shapes:
         As :class:`PatchDiscriminator`, which is called once for each scale.
+
+    Raises:
+        RangeError: scales or layers is below 1.
 
     Reference:
         Wang et al. (2018), High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs.

@@ -327,8 +327,9 @@ class SparseSampling(Mask):
     ) -> None:
         where = "SparseSampling"
         check_rng(where, rng)
-        if len(shape) != 3 or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
-            raise ShapeError(where, expected="shape (C, H, W) of whole numbers >= 1", found=str(tuple(shape)))
+        known = isinstance(shape, tuple | list) and len(shape) == 3
+        if not known or any(isinstance(n, bool) or not isinstance(n, int) or n < 1 for n in shape):
+            raise ShapeError(where, expected="shape (C, H, W) of whole numbers >= 1", found=str(shape))
         if isinstance(keep, bool) or not isinstance(keep, int | float):
             raise DTypeError(where, expected="keep as a number", found=type(keep).__name__)
         if not 0 < keep <= 1:

@@ -51,6 +51,7 @@ class HQS(Solver[HQSState]):
         scale: See ``last``.
         weight: lam / sigma^2 for a denoiser prior without a weight; larger smooths more.
         steps: K, the number of steps the schedule is spread over.
+        relative: ``first`` and ``last`` count in units of each image's sigma.
 
     Raises:
         RangeError: A strength outside (0, 1], or another number below its least.
@@ -64,6 +65,7 @@ class HQS(Solver[HQSState]):
     last: float | None = None
     scale: float = 1.0
     weight: float = 0.23
+    relative: bool = False
 
     name: ClassVar[str] = "hqs"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.PROX})
@@ -112,12 +114,14 @@ class HQS(Solver[HQSState]):
 
     def strength(self, problem: Problem, count: int) -> Tensor:
         """s_k of each image for step ``count`` of ``steps``, counted from 0, (B,)."""
+        unit = problem.sigma if self.relative else torch.ones_like(problem.sigma)
+        first = (self.first * unit).clamp_max(1.0)
         if self.last is None:
-            last = (self.scale * problem.sigma).clamp(self.floor, max(self.first, self.floor))
+            last = (self.scale * problem.sigma).clamp_min(self.floor).minimum(first.clamp_min(self.floor))
         else:
-            last = torch.full_like(problem.sigma, self.last)
+            last = (self.last * unit).clamp_max(1.0)
         t = min(count / max(self.steps - 1, 1), 1.0)
-        strength: Tensor = self.first ** (1 - t) * last**t
+        strength: Tensor = first ** (1 - t) * last**t
         return strength
 
     def step(self, problem: Problem, state: HQSState) -> HQSState:

@@ -19,7 +19,7 @@ from invrestore.fidelity import L1, L2, Fidelity, Huber, Interval, Poisson
 from invrestore.operators import JPEG, Identity, Operator, Quantize
 from invrestore.priors import Capability, Prior, RestorerPrior, as_prior_or_none, load
 
-__all__ = ["as_fidelity", "as_measurement", "as_prior", "as_sigma", "check_measurement", "check_truth"]
+__all__ = ["as_fidelity", "as_images", "as_measurement", "as_prior", "as_sigma", "check_measurement"]
 
 _JPEG_SHARE = 0.6
 """Coding error follows the picture, so that a weight made for white noise of its size smooths too much; between 0.5
@@ -38,14 +38,12 @@ units."""
 def as_measurement(y: object, notes: list[str]) -> Tensor:
     """A tensor as it is; a numpy array or PIL image as (1, C, H, W) in [0, 1], which ``notes`` then says."""
     if isinstance(y, torch.Tensor):
-        return check_tensor("solve", "y", y)
+        return _real("y", check_tensor("solve", "y", y))
     import numpy as np
 
     origin = f"{type(y).__module__}.{type(y).__name__}"
     if origin.startswith("PIL."):
-        if getattr(y, "mode", "") not in ("L", "RGB", "I;16"):
-            y = y.convert("RGB")  # type: ignore[attr-defined]
-        y = np.asarray(y)
+        y = _from_pillow(y)
     if not isinstance(y, np.ndarray):
         raise DTypeError(
             "solve",
@@ -54,6 +52,38 @@ def as_measurement(y: object, notes: list[str]) -> Tensor:
             remedy="invrestore.load_image reads files.",
         )
     return _from_array(y, origin, notes)
+
+
+def _real(name: str, x: Tensor) -> Tensor:
+    if x.is_complex():
+        raise DTypeError(
+            "solve",
+            expected=f"{name} of real numbers",
+            found=str(x.dtype),
+            remedy="torch.view_as_real splits complex numbers; let the operator return both parts.",
+        )
+    return x
+
+
+def _from_pillow(image: Any) -> Any:
+    """Samples of a picture as ``load_image`` would read them: 16 bits as 16 bits, gray as gray, opacity dropped."""
+    import numpy as np
+
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.uint16)
+    if image.mode == "I":
+        samples = np.asarray(image)
+        if samples.min() < 0 or samples.max() > 65535:
+            raise RangeError(
+                "solve",
+                expected="a picture of mode I with samples in 0 to 65535",
+                found=f"{samples.min()} to {samples.max()}",
+                remedy="Pass numpy.asarray(image) divided by its white value.",
+            )
+        return samples.astype(np.uint16)
+    if image.mode == "F":
+        return np.array(image)
+    return np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "La") else "RGB"))
 
 
 def _from_array(array: Any, origin: str, notes: list[str]) -> Tensor:
@@ -131,14 +161,7 @@ def check_measurement(y: Tensor, operator: Operator) -> Shape:
     operator._check_output(y, "solve")
     check_finite("solve", "y", y)
     if operator.image_range:
-        top = float(y.detach().abs().max())
-        if top > _BRIGHTEST:
-            raise RangeError(
-                "solve",
-                expected="y in units of the image range [0, 1]",
-                found=f"values up to {top:g}",
-                remedy="Divide 8-bit values by 255, 16-bit ones by 65535.",
-            )
+        _check_range("y", y)
     shape = operator.input_shape_of(tuple(y.shape[1:]))
     # The operator's own checks (mask size, kernel count) speak before the first iteration.
     if len(shape) == 3:
@@ -249,11 +272,28 @@ def as_fidelity(
     return operator, L2()
 
 
-def check_truth(truth: object, batch: int, shape: Shape) -> Tensor | None:
-    """``truth`` if it is None or images of the shape to restore."""
-    if truth is None:
+def as_images(name: str, x: object, y: Tensor, operator: Operator, shape: Shape) -> Tensor | None:
+    """``truth`` or ``init`` in the type of ``y``, if it is None or images of the shape to restore."""
+    if x is None:
         return None
-    found = check_tensor("solve", "truth", truth)
-    if tuple(found.shape) != (batch, *shape):
-        raise ShapeError("solve", expected=f"truth of shape {(batch, *shape)}", found=str(tuple(found.shape)))
-    return found
+    found = _real(name, check_tensor("solve", name, x))
+    if tuple(found.shape) != (y.shape[0], *shape):
+        raise ShapeError(
+            "solve", expected=f"{name} of shape {(y.shape[0], *shape)}", found=str(tuple(found.shape))
+        )
+    check_device("solve", y=y, **{name: found})
+    check_finite("solve", name, found)
+    if operator.image_range:
+        _check_range(name, found)
+    return found.to(y.dtype)
+
+
+def _check_range(name: str, x: Tensor) -> None:
+    top = float(x.detach().abs().max())
+    if top > _BRIGHTEST:
+        raise RangeError(
+            "solve",
+            expected=f"{name} in units of the image range [0, 1]",
+            found=f"values up to {top:g}",
+            remedy="Divide 8-bit values by 255, 16-bit ones by 65535.",
+        )

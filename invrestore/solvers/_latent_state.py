@@ -13,7 +13,7 @@ from invrestore.metrics import psnr
 from invrestore.solvers._base import State
 from invrestore.solvers._latent_objective import Group
 from invrestore.solvers._latent_spaces import Codes
-from invrestore.solvers._loop import Callback
+from invrestore.solvers._loop import Callback, says_stop
 
 __all__ = ["Items", "LatentState", "Watch", "note"]
 
@@ -108,7 +108,7 @@ class Watch:
     def show(self, step: int, x: Tensor) -> None:
         """Call the callback; a true answer stops the search."""
         if self._callback is not None and not self.stopped:
-            self.stopped = bool(self._callback(step, x))
+            self.stopped = says_stop(self._callback(step, x))
 
     def history(self) -> dict[str, Tensor]:
         """Rows over all images; one that was done before keeps its last number."""

@@ -15,13 +15,18 @@ from invrestore.solvers._base import S, Solver, freeze
 from invrestore.solvers._problem import Problem
 from invrestore.solvers._solution import Status
 
-__all__ = ["CHECK_EVERY", "Callback", "Outcome", "run"]
+__all__ = ["CHECK_EVERY", "Callback", "Outcome", "run", "says_stop"]
 
 CHECK_EVERY = 10
 """Steps between convergence checks. A check is the only host synchronisation, and step counts are multiples of it."""
 
 Callback = Callable[[int, Tensor], object]
-"""``callback(step, x)``; a true answer stops the loop."""
+"""``callback(step, x)``; the answer True stops the loop."""
+
+
+def says_stop(answer: object) -> bool:
+    """Whether a callback answered True, also as a single value of numpy or torch; anything else goes on."""
+    return answer is True or (getattr(answer, "shape", None) == () and bool(answer))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -86,7 +91,7 @@ def run(
         check = step % CHECK_EVERY == 0 or step == last
         if truth is not None and not check:
             history.add_psnr(step, state.x)
-        if callback is not None and callback(step, state.x):
+        if callback is not None and says_stop(callback(step, state.x)):
             stopped = check = True
         if not check:
             continue

@@ -121,7 +121,8 @@ class PDHG(Solver[PDHGState]):
         if not self._primal_data(problem):
             data_dual = torch.zeros_like(problem.y)
             square = square + problem.linear.norm(problem.input_shape).to(x).square()
-        norm = square.sqrt()
+        # A single pixel has no differences, and any step will do for the map that is 0.
+        norm = torch.where(square > 0, square, torch.ones_like(square)).sqrt()
         lam = torch.as_tensor(problem.prior.weight if problem.prior.lam is not None else 1.0).to(x)
         # lam = 0 leaves least squares, where any step converges.
         scale = torch.where(lam > 0, lam, torch.ones_like(lam))

@@ -27,7 +27,7 @@ SCHEDULES: dict[str, HQS] = {
     "exact data": HQS(first=70 / 255, floor=6 / 255, steps=32),
     "exact pixels": HQS(first=30 / 255, floor=3 / 255, steps=24),
     # In units of the rounding error.
-    "interval": HQS(first=0.8, last=0.15, steps=8),
+    "interval": HQS(first=0.8, last=0.15, steps=8, relative=True),
     # A restorer goes from harsh to mild degradations by itself.
     "restorer, noisy data": HQS(first=17 / 255, steps=12),
     # In units of the restorer's strength: three quarters of each image stay.
@@ -40,12 +40,10 @@ def schedule(problem: Problem, max_steps: int | None = None) -> HQS:
     """The tuned schedule for a problem, spread over ``max_steps`` if given."""
     kind = _kind(problem)
     found = SCHEDULES[kind]
-    if found.last is not None:
-        if isinstance(problem.prior, Restoration) and kind != "interval":
-            unit = problem.prior.strength
-        else:
-            # The same rounding error for every image that one quantiser made.
-            unit = float(problem.sigma.max())
+    if kind == "restorer, exact data":
+        assert found.last is not None
+        assert isinstance(problem.prior, Restoration)
+        unit = problem.prior.strength
         found = dataclasses.replace(
             found, first=min(found.first * unit, 1.0), last=min(found.last * unit, 1.0)
         )

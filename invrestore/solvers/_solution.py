@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import io
 import json
 import os
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from invrestore._types import Tensor
 from invrestore.errors import CapabilityError, ImageFileError
+from invrestore.io import check_free, write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,13 +57,15 @@ class Solution:
         converged: Which images met the tolerance, (B,).
         history: Name to (steps, B): "step", "update" (relative change of the iterate), "misfit" (root mean square
             of A x - y), "objective" where the prior has a value that costs no inner iterations, "psnr" where the
-            truth was given. One row for each recorded step.
+            truth was given. One row for each step in "step", but "psnr" for every step from 1 on.
         seconds: Wall time.
         choices: One sentence for each thing ``solve`` chose, with its reason.
         z: Latent vectors, for latent priors.
         losses: Data loss of every restart of a latent search, (B, R).
-        stages: Images after each part of a latent search, name to (B, C, H, W): "raw" is what the generator makes of
-            ``z``; "adapted", "consistent", "blended" and "averaged" are there where that part ran.
+        stages: Images after each part, name to (B, C, H, W). Of a latent search: "raw" is what the generator makes of
+            ``z``; "adapted", "consistent", "blended" and "averaged" are there where that part ran. Of a restorer:
+            "first" is what the first network of a cascade hands to the second, "restored" its answer before
+            ``refine=True`` projected it onto the images that fit the measurement.
         spread: Standard deviation of the good restarts of a latent search in each pixel and channel, (B, C, H, W);
             None with one restart, which tells nothing of others.
         samples: Posterior samples, (B, S, C, H, W), where ``solve`` was asked for them; ``x`` is then their mean.
@@ -111,7 +115,7 @@ class Solution:
         return "\n".join(lines)
 
     def save(self, path: str | os.PathLike[str], *, force: bool = False) -> None:
-        """Write images, history and choices to one ``.safetensors`` file, through a temporary name.
+        """Write images, history and choices to one ``.safetensors`` file, whole or not at all.
 
         Args:
             path: File to write.
@@ -120,16 +124,9 @@ class Solution:
         Raises:
             ImageFileError: The file exists and ``force`` is False, or it cannot be written.
         """
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
-        target = Path(path)
-        if target.exists() and not force:
-            raise ImageFileError(
-                "Solution.save",
-                expected="a new file",
-                found=f"{target}, which exists",
-                remedy="force=True replaces it.",
-            )
+        check_free(path, force=force)
         tensors = {"x": self.x, "sigma": self.sigma, "steps": self.steps, "converged": self.converged}
         tensors |= {f"history.{k}": v for k, v in self.history.items()}
         if self.lam is not None:
@@ -146,27 +143,23 @@ class Solution:
             "seconds": str(self.seconds),
             "choices": json.dumps(self.choices),
         }
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            # Cloned: batch rows may share storage, which the format refuses.
-            save_file(
-                {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, partial, metadata=meta
-            )
-            os.replace(partial, target)
-        except Exception as error:
-            raise ImageFileError(
-                "Solution.save", expected="a writable path", found=f"{target} ({error})"
-            ) from error
-        finally:
-            partial.unlink(missing_ok=True)
+        # Cloned: batch rows may share storage, which the format refuses.
+        own = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+        write_bytes(path, save(own, meta), force=force)
 
-    def plot(self, path: str | os.PathLike[str] | None = None) -> Figure:
-        """Draw the recorded curves, one panel for each, one line for each image; write them to ``path`` if given.
+    def plot(self, path: str | os.PathLike[str] | None = None, *, force: bool = False) -> Figure:
+        """Draw the recorded curves, one panel for each, one line for each image.
+
+        Args:
+            path: File to write, in a format of matplotlib (.png, .pdf, .svg); None writes none.
+            force: Replace an existing file.
 
         Raises:
             CapabilityError: matplotlib is not installed, or nothing was recorded.
+            ImageFileError: The file exists and ``force`` is False, its ending names no format, or it cannot be written.
         """
         try:
+            from matplotlib.backends.backend_agg import FigureCanvasAgg
             from matplotlib.figure import Figure
         except ImportError as error:
             raise CapabilityError(
@@ -175,6 +168,15 @@ class Solution:
                 found="no such package",
                 remedy="pip install invrestore[bench]",
             ) from error
+        if path is not None:
+            check_free(path, force=force)
+            formats = FigureCanvasAgg.get_supported_filetypes()
+            if Path(path).suffix[1:].lower() not in formats:
+                raise ImageFileError(
+                    "Solution.plot",
+                    expected=f"a name that ends in .{', .'.join(sorted(formats))}",
+                    found=str(path),
+                )
         names = [
             n for n in ("objective", "misfit", "update", "psnr") if n in self.history and len(self.history[n])
         ]
@@ -184,13 +186,19 @@ class Solution:
             )
         figure = Figure(figsize=(4 * len(names), 3), layout="constrained")
         for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
-            axes.plot(self.history["step"].cpu(), self.history[name].detach().cpu())
+            values, steps = self.history[name].detach().cpu(), self.history["step"].cpu()
+            if len(values) != len(steps):
+                # PSNR is recorded at every step, the others at checks.
+                steps = torch.arange(1, len(values) + 1)
+            axes.plot(steps, values)
             axes.set(xlabel="step", title=name)
             if name in ("update", "misfit"):
                 axes.set_yscale("log")
             axes.grid(alpha=0.3)
         if path is not None:
-            figure.savefig(path, dpi=120)
+            drawn = io.BytesIO()
+            figure.savefig(drawn, dpi=120, format=Path(path).suffix[1:].lower())
+            write_bytes(path, drawn.getvalue(), force=force)
         return figure
 
 

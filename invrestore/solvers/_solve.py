@@ -15,12 +15,11 @@ from invrestore._checks import (
     check_batch_tensor,
     check_count,
     check_device,
-    check_finite,
     check_nonnegative,
     check_rng,
 )
 from invrestore._types import PerImage, Tensor
-from invrestore.errors import CapabilityError, ConvergenceError, DTypeError, UnknownNameError
+from invrestore.errors import CapabilityError, ConvergenceError, DTypeError, ShapeError, UnknownNameError
 from invrestore.fidelity import L2, Fidelity
 from invrestore.operators import Identity, Mask, as_operator
 from invrestore.priors import Capability, Prior, Tikhonov
@@ -34,11 +33,11 @@ from invrestore.solvers._gradient import GradientDescent
 from invrestore.solvers._hqs import HQS
 from invrestore.solvers._inputs import (
     as_fidelity,
+    as_images,
     as_measurement,
     as_prior,
     as_sigma,
     check_measurement,
-    check_truth,
 )
 from invrestore.solvers._latent import LatentSearch
 from invrestore.solvers._latent_state import LatentState
@@ -124,7 +123,7 @@ def solve(
         rng: Source of randomness for methods that draw numbers, on any device; None is one seeded with 0. None of
             the classical methods draws any.
         progress: Show a progress bar.
-        callback: ``callback(step, x)`` after every step; a true answer stops.
+        callback: ``callback(step, x)`` after every step; the answer True stops, any other goes on.
         throw: Raise ConvergenceError when an iterate is not finite; otherwise the status says so.
 
     Returns:
@@ -157,6 +156,13 @@ def solve(
     if max_steps is not None:
         check_count("solve", "max_steps", max_steps)
     check_nonnegative("solve", "tol", tol)
+    if getattr(tol, "ndim", 0):
+        raise ShapeError("solve", expected="tol as one number for the batch", found=str(tol))
+    tol = None if tol is None else float(tol)
+    if callback is not None and not callable(callback):
+        raise DTypeError(
+            "solve", expected="callback as a function of (step, x)", found=type(callback).__name__
+        )
     physics = as_operator(operator)
     given = y.dtype
     if given in (torch.bfloat16, torch.float16):
@@ -167,11 +173,9 @@ def solve(
     model = as_prior(prior)
     check_batch_tensor("solve", "lam", model.lam, y.shape[0])
     check_device("solve", y=y, prior=next(iter(model.tensors()), None))
-    true_x = check_truth(truth, y.shape[0], input_shape)
+    true_x = as_images("truth", truth, y, physics, input_shape)
     latent = model.can(Capability.LATENT)
-    start = None if latent else check_truth(init, y.shape[0], input_shape)
-    if start is not None:
-        check_finite("solve", "init", start)
+    start = None if latent else as_images("init", init, y, physics, input_shape)
 
     differentiate = torch.is_grad_enabled() and any(
         t.requires_grad

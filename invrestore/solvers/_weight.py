@@ -283,4 +283,6 @@ def _bracketed_root(f: Objective, start: Tensor, *, factor: float = 3.0, rounds:
         point = torch.where(bracketed, middle, torch.where(above, point - h, point + h))
     secant = low + (high - low) * (-f_low) / (f_high - f_low).clamp_min(1e-12)
     bracketed = torch.isfinite(low) & torch.isfinite(high)
-    return torch.where(bracketed, secant, torch.where(torch.isfinite(low), low, high))
+    root = torch.where(bracketed, secant, torch.where(torch.isfinite(low), low, high))
+    # Where f is never a number the solve will say so; the start is as good as any weight.
+    return torch.where(torch.isfinite(root), root, start)

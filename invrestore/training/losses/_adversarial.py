@@ -44,6 +44,14 @@ class AdversarialLoss:
 def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Mean softplus(-D(x)) + mean softplus(D(G(z))), the cross-entropy of real against generated images.
 
+    Args:
+        real: Logits of real images.
+        fake: Logits of generated images.
+
+    Shapes:
+        real, fake: (N,), or maps of patches (N, 1, h, w), over which the mean runs as well.
+        returns: (), of the type of the logits.
+
     Reference:
         Goodfellow et al. (2014), Generative Adversarial Nets.
     """
@@ -52,6 +60,14 @@ def non_saturating_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 def non_saturating_generator(real: Tensor, fake: Tensor) -> Tensor:
     """Mean softplus(-D(G(z))) = -mean log sigmoid D(G(z)); `real` is not read.
+
+    Args:
+        real: Not read.
+        fake: Logits of generated images.
+
+    Shapes:
+        fake: (N,), or maps of patches (N, 1, h, w), over which the mean runs as well.
+        returns: (), of the type of the logits.
 
     Reference:
         Goodfellow et al. (2014), Generative Adversarial Nets.
@@ -62,6 +78,14 @@ def non_saturating_generator(real: Tensor, fake: Tensor) -> Tensor:
 def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """Mean softplus(D(G(z)) - D(x)) over pairs of a generated and a real image, of equal number.
 
+    Args:
+        real: Logits of real images.
+        fake: Logits of generated images.
+
+    Shapes:
+        real, fake: (N,), or maps of patches (N, 1, h, w); both of one shape.
+        returns: (), of the type of the logits.
+
     Reference:
         Jolicoeur-Martineau (2019), The relativistic discriminator; Huang et al. (2024), The GAN is dead; long
         live the GAN!, who add the zero-centred gradient penalty on real and on generated images.
@@ -71,6 +95,14 @@ def relativistic_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 def relativistic_generator(real: Tensor, fake: Tensor) -> Tensor:
     """Mean softplus(D(x) - D(G(z))) over pairs of a generated and a real image, of equal number.
+
+    Args:
+        real: Logits of real images.
+        fake: Logits of generated images.
+
+    Shapes:
+        real, fake: (N,), or maps of patches (N, 1, h, w); both of one shape.
+        returns: (), of the type of the logits.
 
     Reference:
         See :func:`relativistic_discriminator`.
@@ -83,6 +115,14 @@ def minimax_generator(real: Tensor, fake: Tensor) -> Tensor:
 
     Its discriminator is that of :func:`non_saturating_discriminator`.
 
+    Args:
+        real: Not read.
+        fake: Logits of generated images.
+
+    Shapes:
+        fake: (N,), or maps of patches (N, 1, h, w), over which the mean runs as well.
+        returns: (), of the type of the logits.
+
     Reference:
         Goodfellow et al. (2014), Generative Adversarial Networks.
     """
@@ -92,6 +132,14 @@ def minimax_generator(real: Tensor, fake: Tensor) -> Tensor:
 def least_squares_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """1/2 mean (D(x) - 1)^2 + 1/2 mean D(G(z))^2.
 
+    Args:
+        real: Logits of real images.
+        fake: Logits of generated images.
+
+    Shapes:
+        real, fake: (N,), or maps of patches (N, 1, h, w), over which the mean runs as well.
+        returns: (), of the type of the logits.
+
     Reference:
         Mao et al. (2017), Least Squares Generative Adversarial Networks.
     """
@@ -100,6 +148,14 @@ def least_squares_discriminator(real: Tensor, fake: Tensor) -> Tensor:
 
 def least_squares_generator(real: Tensor, fake: Tensor) -> Tensor:
     """Mean (D(G(z)) - 1)^2.
+
+    Args:
+        real: Not read.
+        fake: Logits of generated images.
+
+    Shapes:
+        fake: (N,), or maps of patches (N, 1, h, w), over which the mean runs as well.
+        returns: (), of the type of the logits.
 
     Reference:
         Mao et al. (2017), Least Squares Generative Adversarial Networks, without their factor 1/2, as in
@@ -113,6 +169,14 @@ def wasserstein_critic(real: Tensor, fake: Tensor) -> Tensor:
 
     `clip_weights` or `lipschitz_penalty` see to that.
 
+    Args:
+        real: Numbers that the critic gives real images.
+        fake: Numbers that it gives generated images.
+
+    Shapes:
+        real, fake: (N,), or maps of patches (N, 1, h, w), over which the mean runs as well.
+        returns: (), of the type of the numbers.
+
     Reference:
         Arjovsky et al. (2017), Wasserstein GAN.
     """
@@ -121,6 +185,14 @@ def wasserstein_critic(real: Tensor, fake: Tensor) -> Tensor:
 
 def wasserstein_generator(real: Tensor, fake: Tensor) -> Tensor:
     """-mean D(G(z)).
+
+    Args:
+        real: Not read.
+        fake: Numbers that the critic gives generated images.
+
+    Shapes:
+        fake: (N,), or maps of patches (N, 1, h, w), over which the mean runs as well.
+        returns: (), of the type of the numbers.
 
     Reference:
         Arjovsky et al. (2017), Wasserstein GAN.
@@ -133,6 +205,10 @@ def strongest(losses: Sequence[Tensor]) -> Tensor:
 
     Args:
         losses: The generator's loss against each discriminator; the gradient flows through the largest only.
+
+    Shapes:
+        losses: At least one of ().
+        returns: ().
 
     Reference:
         Durugkar et al. (2017), Generative Multi-Adversarial Networks, F = max; so trained in X-GANs.

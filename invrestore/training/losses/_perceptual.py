@@ -43,7 +43,7 @@ class PerceptualLoss(nn.Module):
 
     Raises:
         WeightsError: The weights of VGG are not on disk.
-        UnknownNameError: The network has no such layer.
+        UnknownNameError: There is no such network or distance, or the network has no such layer.
 
     Reference:
         Johnson et al. (2016), Perceptual Losses for Real-Time Style Transfer and Super-Resolution.
@@ -123,6 +123,7 @@ def vgg(depth: Literal[16, 19] | int, folder: str | Path | None = None) -> tuple
         The module, and the names of its layers by their usual names conv1_1, relu1_1 and so on.
 
     Raises:
+        UnknownNameError: depth is another one.
         WeightsError: The file is not there or damaged.
     """
     if depth not in _FILES:
@@ -166,6 +167,10 @@ def feature_matching(real: Sequence[Sequence[Tensor]], fake: Sequence[Sequence[T
     Args:
         real: Maps of each discriminator for true images; no gradient flows back through them.
         fake: Maps for generated images.
+
+    Shapes:
+        real, fake: For each discriminator a list of maps (N, C_i, h_i, w_i) of its layers, the logits last; both alike.
+        returns: (), at least float32.
 
     Reference:
         Wang et al. (2018), High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs.

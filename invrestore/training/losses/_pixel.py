@@ -12,12 +12,30 @@ __all__ = ["corresponding_points", "l1", "mse"]
 
 
 def l1(x: Tensor, target: Tensor) -> Tensor:
-    """Mean |x - t| over all samples."""
+    """Mean |x - t| over all samples.
+
+    Args:
+        x: Restored images.
+        target: The true ones; a gradient flows to both.
+
+    Shapes:
+        x, target: (N, C, H, W), or any other shape that both have.
+        returns: (), of the type of the images.
+    """
     return (x - target).abs().mean()
 
 
 def mse(x: Tensor, target: Tensor) -> Tensor:
-    """Mean (x - t)^2 over all samples."""
+    """Mean (x - t)^2 over all samples.
+
+    Args:
+        x: Restored images.
+        target: The true ones; a gradient flows to both.
+
+    Shapes:
+        x, target: (N, C, H, W), or any other shape that both have.
+        returns: (), of the type of the images.
+    """
     return (x - target).square().mean()
 
 
@@ -29,10 +47,18 @@ def corresponding_points(
     The mean over known samples makes one weight fit 1 % and 20 % of them.
 
     Args:
-        x: Restored images (N, C, H, W).
-        measured: Images s with the samples, of the same shape; other pixels do not count.
-        known: 1 at samples and 0 elsewhere, (N, 1 or C, H, W).
+        x: Restored images.
+        measured: Images s with the samples; other pixels do not count.
+        known: 1 at samples and 0 elsewhere.
         distance: "l2" as above, or "l1" with |x - s|.
+
+    Shapes:
+        x, measured: (N, C, H, W).
+        known: (N, 1, H, W) or (N, C, H, W).
+        returns: (), 0 where nothing is known.
+
+    Raises:
+        UnknownNameError: There is no such distance.
 
     Reference:
         The corresponding-point loss of X-GANs, ||s - Mask(G(s), s)||_2^2.

@@ -36,6 +36,10 @@ def feature_distance(features: Sequence[Tensor], target: Sequence[Tensor]) -> Te
         features: Feature maps of images, one tensor for each layer.
         target: Feature maps of the images they should equal; no gradient flows back through them.
 
+    Shapes:
+        features, target: For each layer maps (N, C_i, h_i, w_i), or any other shape that both have.
+        returns: (), float32.
+
     Reference:
         Larsen et al. (2016), Autoencoding beyond pixels using a learned similarity metric. Unlike the paper:
         several layers, absolute instead of squared differences, relative to the size of the features.
