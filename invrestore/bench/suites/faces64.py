@@ -40,7 +40,7 @@ SUITE = Suite(
         Row("tv"),
         Row("tgv"),
         Row("wavelet"),
-        Row("low-rank", first={"x4": 350}),
+        Row("low-rank", first={"x4": 400}),
         Row("dictionary"),
         Row("k-svd"),
         Row("coupled-dictionary"),
