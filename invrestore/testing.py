@@ -272,7 +272,7 @@ def check_prior(
             expected="a prior with value, grad, prox or denoise",
             found=f"{prior.name} with {', '.join(sorted(c.value for c in prior.capabilities)) or 'nothing'}",
         )
-    p = prior.with_lam(lam) if prior.lam is None and not prior.can(Capability.LATENT) else prior
+    p = prior.with_lam(lam) if prior.lam is None else prior
     x = _rand((batch, *shape), rng)
     if p.can(Capability.VALUE):
         _check_value(p, x)

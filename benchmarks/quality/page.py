@@ -105,13 +105,11 @@ def _single_images(
 def section(folder: Path, each: list[str]) -> str:
     """Markdown of one run; `each` names image sets and tasks, as set/task, whose single images are shown."""
     results = json.loads((folder / "results.json").read_text())
-    with (folder / "table.csv").open(newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = _read(folder / "table.csv")
     machine = results["environment"]
     lines = [f"## {results['title']}", "", results["summary"], f"Protocol: {results['protocol']}", ""]
     lines += _tables(rows, results)
-    with (folder / "scores.csv").open(newline="") as stream:
-        scores = list(csv.DictReader(stream))
+    scores = _read(folder / "scores.csv")
     for pair in each:
         images, _, task = pair.partition("/")
         if images in results["image_sets"] and task in results["tasks"]:
@@ -159,8 +157,7 @@ def merged_section(text: str, rows: list[dict[str, str]], folder: Path, methods:
     blocks = text.strip("\n").split("\n\n")
     tables = [k for k, block in enumerate(blocks) if block.startswith(("**", "|"))]
     single = [k for k in tables if "image by image" in blocks[k]]
-    with (folder / "scores.csv").open(newline="") as stream:
-        scores = list(csv.DictReader(stream))
+    scores = _read(folder / "scores.csv")
     shown = []
     for k in single:
         heading, table = blocks[k], blocks[k + 1]
@@ -187,6 +184,21 @@ def _with_column(table: str, label: str, cells: dict[str, str]) -> str:
             new = cells.get(line[0].strip())
             line[headings.index(label)] = line[headings.index(label)] if new is None else f" {new} "
     return "\n".join(f"|{'|'.join(line)}|" for line in lines)
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _parts(page: str, name: str) -> tuple[str, str, str]:
+    """The page up to the section of a suite, the section, and the page from its end on."""
+    start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    before, found, rest = page.partition(start)
+    middle, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise SystemExit(f"{_PAGE.name} has no section {name}: add the lines {start} and {end}")
+    return before + start, middle, end + after
 
 
 def packed_records(folder: Path) -> bytes:
@@ -219,38 +231,24 @@ def main() -> None:
         results = json.loads((folder / "results.json").read_text())
         name = results["suite"]
         target = RESULTS / "quality"
-        start, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
         if options.rows:
-            with (target / f"{name}.csv").open(newline="") as stream:
-                old = list(csv.DictReader(stream))
-            with (folder / "table.csv").open(newline="") as stream:
-                rows = merged_rows(old, list(csv.DictReader(stream)), options.rows, SUITES[name])
-            before, _, rest = page.partition(start)
-            middle, _, after = rest.partition(end)
-            page = (
-                before
-                + start
-                + "\n"
-                + merged_section(middle, rows, folder, options.rows)
-                + "\n"
-                + end
-                + after
-            )
+            table = target / f"{name}.csv"
+            rows = merged_rows(_read(table), _read(folder / "table.csv"), options.rows, SUITES[name])
+            before, middle, after = _parts(page, name)
+            page = f"{before}\n{merged_section(middle, rows, folder, options.rows)}\n{after}"
             text = io.StringIO()
-            writer = csv.DictWriter(text, list(old[0]), lineterminator="\n")
+            writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(rows)
-            write_bytes(target / f"{name}.csv", text.getvalue().encode(), force=True)
+            write_bytes(table, text.getvalue().encode(), force=True)
             continue
         records = RESULTS / "records" / f"{name}.zip"
         records.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(records, packed_records(folder), force=True)
         if options.records_only:
             continue
-        before, found, rest = page.partition(start)
-        if not found or end not in rest:
-            raise SystemExit(f"{_PAGE.name} has no section {name}: add the lines {start} and {end}")
-        page = before + start + "\n" + section(folder, options.each) + "\n" + end + rest.partition(end)[2]
+        before, _, after = _parts(page, name)
+        page = f"{before}\n{section(folder, options.each)}\n{after}"
         target.mkdir(parents=True, exist_ok=True)
         write_bytes(target / f"{name}.csv", (folder / "table.csv").read_bytes(), force=True)
         environment = json.dumps(results["environment"], indent=1) + "\n"

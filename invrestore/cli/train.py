@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
+_TASKS = {"joint": ("classification", "segmentation"), "xgan": ("sparse", "colornoise", "block")}
+"""What there is a recipe for, by family."""
+
 
 def train(
     recipe: Annotated[
@@ -159,10 +162,6 @@ def train(
 
 def _silent(line: str) -> None:
     """Drop a line of progress."""
-
-
-_TASKS = {"joint": ("classification", "segmentation"), "xgan": ("sparse", "colornoise", "block")}
-"""What there is a recipe for, by family."""
 
 
 def _of_task(recipe: str, task: str | None) -> str:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from invrestore._checks import check_count
-from invrestore.errors import RangeError
 from invrestore.networks._blocks import initialise_normal
-from invrestore.networks._latent import LatentModel, check_codes, check_pictures
+from invrestore.networks._latent import LatentModel, check_codes, check_pictures, check_size
 
 __all__ = ["DCGAN", "DCGANDiscriminator", "DCGANGenerator"]
 
@@ -144,7 +143,5 @@ class DCGANDiscriminator(nn.Module):
 
 def _widths(where: str, size: int, width: int) -> list[int]:
     """Feature channels from half the image size down to 4 pixels."""
-    check_count(where, "size", size, least=8)
-    if size & (size - 1):
-        raise RangeError(where, expected="size as a power of 2", found=str(size), remedy="Take 64 or 128.")
+    check_size(where, size)
     return [check_count(where, "width", width) * 2**k for k in range(round(math.log2(size)) - 2)]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from invrestore._checks import check_count, check_image
 from invrestore.errors import RangeError, ShapeError
 
-__all__ = ["LatentModel", "check_codes", "check_pictures", "check_widths"]
+__all__ = ["LatentModel", "check_codes", "check_pictures", "check_size", "check_widths"]
 
 
 class LatentModel(nn.Module):
@@ -69,11 +69,16 @@ def check_pictures(where: str, x: Tensor, channels: int, size: int) -> None:
         )
 
 
-def check_widths(where: str, name: str, size: int, widths: Sequence[int]) -> None:
-    """Raise RangeError unless there is one width for each scale from size / 2 down to 4 pixels."""
+def check_size(where: str, size: int) -> None:
+    """Raise RangeError unless the side of the images is a power of 2, 8 at least."""
     check_count(where, "size", size, least=8)
     if size & (size - 1):
         raise RangeError(where, expected="size as a power of 2", found=str(size), remedy="Take 64 or 128.")
+
+
+def check_widths(where: str, name: str, size: int, widths: Sequence[int]) -> None:
+    """Raise RangeError unless there is one width for each scale from size / 2 down to 4 pixels."""
+    check_size(where, size)
     scales = round(math.log2(size)) - 2
     if len(widths) != scales or min(widths) < 1:
         raise RangeError(

@@ -171,7 +171,7 @@ def _beyond(degradation: Mapping[str, Any], operator: Operator, sigma: Tensor) -
 
 
 def _hole(mask: Tensor) -> tuple[int, float]:
-    """Longest side of the rectangles around the missing pixels of each mask, and the least share of one they fill."""
+    """Most rows or columns in which pixels of a mask are missing, and the least share of where these cross that is."""
     sides, shares = [0], [1.0]
     for missing in (mask == 0).any(1):
         rows, columns = (int(missing.any(axis).sum()) for axis in (1, 0))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -173,8 +173,22 @@ class Degraded:
     known: Tensor
 
 
-_Part: TypeAlias = tuple[Tensor, Tensor, Operator, Tensor, Tensor | None]
-"""Of some images: view, measurement, operator, noise level, and mask of true samples (None: the operator's)."""
+class _Part(NamedTuple):
+    """Some images of a batch and what was done to them.
+
+    Attributes:
+        view: What a person sees, (B, C, H, W).
+        y: Measurement.
+        operator: What the network is told of how it was made.
+        sigma: Noise level, (B,).
+        true: Mask (B, 1, H, W) of true samples where the operator does not say so.
+    """
+
+    view: Tensor
+    y: Tensor
+    operator: Operator
+    sigma: Tensor
+    true: Tensor | None = None
 
 
 class Degrader:
@@ -226,20 +240,20 @@ class Degrader:
         if isinstance(d, Noisy):
             sigma = uniform(d.sigma, len(x), rng)
             y = x + sigma.view(-1, 1, 1, 1) * _normal(x.shape, rng)
-            yield y, y, Identity(), sigma, None
+            yield _Part(y, y, Identity(), sigma)
         elif isinstance(d, Blurred):
             bank = self.kernels[index].to(x)
             chosen = torch.randint(len(bank), (len(x),), generator=rng, device=rng.device)
             operator = Blur(bank[chosen], padding="circular")
             sigma = uniform(d.sigma, len(x), rng)
             y = operator(x) + sigma.view(-1, 1, 1, 1) * _normal(x.shape, rng)
-            yield y, y, operator, sigma, None
+            yield _Part(y, y, operator, sigma)
         elif isinstance(d, Compressed):
             for part in torch.split(x, self._CHUNK):
                 chroma = d.subsampling[_whole((0, len(d.subsampling) - 1), rng)]
                 code = JPEG(_whole(d.quality, rng), subsampling=chroma)
                 y = code(part)
-                yield y, y, code, none[: len(part)], None
+                yield _Part(y, y, code, none[: len(part)])
         elif isinstance(d, Reduced):
             for part in torch.split(x, self._CHUNK):
                 factor = d.factor[_whole((0, len(d.factor) - 1), rng)]
@@ -248,14 +262,14 @@ class Degrader:
                 small = reduce(part)
                 y = small + sigma.view(-1, 1, 1, 1) * _normal(small.shape, rng)
                 view = F.interpolate(y, scale_factor=factor, mode="nearest")
-                yield view[..., : part.shape[-2], : part.shape[-1]], y, reduce, sigma, None
+                yield _Part(view[..., : part.shape[-2], : part.shape[-1]], y, reduce, sigma)
         elif isinstance(d, Sparse):
             masks = [_samples(d, image, rng) for image in x]
             mask = Mask(torch.cat(masks).to(x.device))
-            yield x.masked_fill(~mask.mask, 1.0), mask(x), mask, none, None
+            yield _Part(x.masked_fill(~mask.mask, 1.0), mask(x), mask, none)
         elif isinstance(d, ColoredPixels):
             y, _ = corruptions.ColorNoise(d.amount)(x, rng)
-            yield y, y, Identity(), none, None
+            yield _Part(y, y, Identity(), none)
         else:
             yield from _squares(d, x, batch, rng)
 
@@ -279,9 +293,10 @@ def _squares(d: Block | Clutter, x: Tensor, batch: Tensor, rng: torch.Generator)
             some, sigma = view[chosen], x.new_zeros(int(chosen.sum()))
             if is_told:
                 operator: Operator = Mask(mask[chosen])
-                yield some, operator(some), operator, sigma, None
+                yield _Part(some, operator(some), operator, sigma)
             else:
-                yield some, some, Identity(), sigma, mask[chosen] if isinstance(d, Block) else None
+                true = mask[chosen] if isinstance(d, Block) else None
+                yield _Part(some, some, Identity(), sigma, true)
 
 
 def _samples(d: Sparse, image: Tensor, rng: torch.Generator) -> Tensor:

@@ -10,9 +10,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from invrestore._checks import check_count
-from invrestore.errors import RangeError, TrainingError, UnknownNameError
+from invrestore.errors import TrainingError, UnknownNameError
 from invrestore.networks import FaceGAN
+from invrestore.networks._latent import check_size
 from invrestore.training._high_level_recipe import HighLevelRecipe, JointRecipe
 from invrestore.training._recipe import DenoiserRecipe, GanRecipe, GanStage, Optimizer, Recipe, Source, Stage
 from invrestore.training._restorer_recipe import RestorerRecipe
@@ -450,9 +450,7 @@ def resize(recipe: Recipe, size: int) -> Recipe:
             found=f"{recipe.name!r}, which begins from {recipe.start}",
             remedy="Take faces64, faces64-cpu or dcgan64.",
         )
-    check_count("resize", "size", size, least=8)
-    if size & (size - 1):
-        raise RangeError("resize", expected="size as a power of 2", found=str(size), remedy="Take 64 or 128.")
+    check_size("resize", size)
     arguments = dict(recipe.arguments)
     if recipe.architecture == "FaceGAN":
         defaults = inspect.signature(FaceGAN).parameters

@@ -26,8 +26,7 @@ SUITE = Suite(
     ),
     rows=(
         *(Row(name) for name in ("bicubic", "tv", "tgv", "wavelet", "coupled-dictionary")),
-        Row("deepinv-tv"),
-        Row("deepinv-dpir"),
+        *(Row(name) for name in ("deepinv-tv", "deepinv-dpir")),
         Row("unified", fixed={"refine": True}),
         Row("denoiser"),
     ),
