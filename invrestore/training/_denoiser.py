@@ -16,9 +16,11 @@ from torch.nn import functional as F
 
 from invrestore import metrics
 from invrestore._symmetry import under_symmetry
+from invrestore._types import PerImage
 from invrestore.data import PatchPool, read_pack
 from invrestore.errors import TrainingError
 from invrestore.networks import DenoiserNetwork
+from invrestore.priors import Denoiser
 from invrestore.training._recipe import DenoiserRecipe, Recipe, Stage
 from invrestore.training._task import FEW, RecipeTask
 
@@ -50,6 +52,12 @@ class DenoiserTask(RecipeTask):
             if self.test_images
             else ""
         )
+        if self.protocol and recipe.maps:
+            self.protocol += (
+                f"; half: level {round(255 * _HALF_LEVEL)} on half of the pixels, the others exact"
+            )
+        if self.protocol and recipe.gray:
+            self.protocol += f"; gray: luma at level {round(255 * _GRAY_LEVEL)}"
 
     @classmethod
     def create(
@@ -75,20 +83,38 @@ class DenoiserTask(RecipeTask):
         low, high = self.recipe.sigma
         draw = torch.rand((stage.batch, 1, 1, 1), device=clean.device, generator=rng)
         sigma = low + (high - low) * draw**self.recipe.sigma_power
-        noisy = clean + sigma * torch.randn(clean.shape, device=clean.device, generator=rng)
+        noise = torch.randn(clean.shape, device=clean.device, generator=rng)
+        # Drawn on the host, which need not wait for the device then.
+        host = torch.Generator().manual_seed(rng.initial_seed())
+        kind = torch.rand(stage.batch, generator=host)
+        mapped = int((kind < self.recipe.maps).sum())
+        gray = int((kind > 1 - self.recipe.gray).sum())
+        if gray:
+            ours = slice(mapped, mapped + gray)
+            clean[ours] = metrics.rgb_to_y(clean[ours], full_range=True)
+            noise[ours] = noise[ours, :1] / clean.shape[1] ** 0.5
+        if mapped:
+            share = torch.ones((stage.batch, 1, *clean.shape[-2:]), device=clean.device)
+            share[:mapped] = _share_of_noise(mapped, stage.patch, rng, host)
+            sigma = sigma * share
+        noisy = clean + sigma * noise
         target = clean
-        if self.teacher is not None:
-            target = clean.lerp(self._lesson(noisy, sigma.flatten(), rng), self.recipe.taught)
+        if self.teacher is not None and mapped + gray < stage.batch:
+            # Of noise that differs from pixel to pixel the teacher need not know anything.
+            plain = slice(mapped + gray, None)
+            target = clean.clone()
+            target[plain] = clean[plain].lerp(
+                self._lesson(noisy[plain], sigma[plain, :, 0, 0].flatten(), host), self.recipe.taught
+            )
         distance = _DISTANCES[self.recipe.loss]
-        yield "denoiser", distance(players["denoiser"](noisy, sigma.flatten()), target)
+        yield "denoiser", distance(players["denoiser"](noisy, sigma if mapped else sigma.flatten()), target)
 
     @torch.no_grad()
-    def _lesson(self, noisy: Tensor, sigma: Tensor, rng: torch.Generator) -> Tensor:
-        """What the network said before this training, in the mean over four flips and turns drawn anew."""
+    def _lesson(self, noisy: Tensor, sigma: Tensor, host: torch.Generator) -> Tensor:
+        """What the network said before this training, in the mean over flips and turns drawn anew."""
         assert self.teacher is not None
         teacher = self.teacher.to(noisy.device)
-        # Drawn on the host, which need not wait for the device then.
-        drawn = torch.randperm(8, generator=torch.Generator().manual_seed(rng.initial_seed()))[:4].tolist()
+        drawn = torch.randperm(8, generator=host)[: self.recipe.taught_views].tolist()
         with self.recipe.autocast(noisy.device):
             views = [
                 under_symmetry(lambda v: teacher(v, sigma).float(), noisy, flip=k >= 4, turns=k % 4)
@@ -101,10 +127,18 @@ class DenoiserTask(RecipeTask):
         if not self.test_images:
             return {}
         images = self.test_images[:FEW] if few else self.test_images
-        return {
-            f"psnr_{round(255 * sigma)}": score_denoiser(players["denoiser"], images, sigma)
+        network = players["denoiser"]
+        scores = {
+            f"psnr_{round(255 * sigma)}": score_denoiser(network, images, sigma)
             for sigma in self.recipe.test_sigmas
         }
+        if self.recipe.maps:
+            scores["psnr_half"] = mean_psnr(denoise_all(network, images, _HALF_LEVEL, share=0.5), images)
+        if self.recipe.gray:
+            colour = Denoiser(network, precision="full")
+            gray = [metrics.rgb_to_y(image, full_range=True) for image in images]
+            scores["psnr_gray"] = score_denoiser(colour.denoise, gray, _GRAY_LEVEL)
+        return scores
 
     def samples(self, players: Mapping[str, nn.Module]) -> Tensor | None:
         """Show noisy, denoised and clean crops of test images, one row for each test level."""
@@ -128,12 +162,33 @@ class DenoiserTask(RecipeTask):
         return sheet.expand(3, -1, -1)
 
 
+def _share_of_noise(count: int, side: int, rng: torch.Generator, host: torch.Generator) -> Tensor:
+    """Maps (count, 1, side, side) from 0 to 1 of how much of its noise each pixel gets; most have pixels without.
+
+    The maps of one step are all of scattered pixels, of squares, or smooth.
+    """
+    kind, fineness = torch.rand(2, generator=host).tolist()
+    cell = 1 if kind < 0.6 else round(2 * 8**fineness)
+    cells = -(-side // cell)
+    few = torch.rand((count, 1, 1, 1), device=rng.device, generator=rng)
+    least = (2 * torch.rand((count, 1, 1, 1), device=rng.device, generator=rng) - 1).clamp_min(0)
+    map_ = torch.rand((count, 1, cells, cells), device=rng.device, generator=rng)
+    if kind < 0.8:
+        map_ = (map_ < few).to(map_)
+        map_ = map_.repeat_interleave(cell, -2).repeat_interleave(cell, -1)[..., :side, :side]
+    else:
+        map_ = F.interpolate(map_, (side, side), mode="bicubic", align_corners=False).clamp(0, 1)
+    return least + (1 - least) * map_
+
+
 def _log_mse(x: Tensor, target: Tensor) -> Tensor:
     """Mean over images of log(mean squared error); errors far below a step of 8 bits count as equal."""
     return ((x - target).square().mean(dim=(1, 2, 3)) + _NEGLIGIBLE).log().mean()
 
 
 _NEGLIGIBLE = 1e-5
+_HALF_LEVEL = 50 / 255
+_GRAY_LEVEL = 25 / 255
 _DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
     "l1": F.l1_loss,
     "mse": F.mse_loss,
@@ -141,7 +196,9 @@ _DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
-def score_denoiser(network: nn.Module, images: Sequence[Tensor], sigma: float) -> float:
+def score_denoiser(
+    network: Callable[[Tensor, PerImage], Tensor], images: Sequence[Tensor], sigma: float
+) -> float:
     """Mean PSNR in dB by the usual protocol for published tables.
 
     Noise of seed 0 is drawn anew for each image and not clipped; the output is clamped and rounded to 8 bits;
@@ -156,11 +213,17 @@ def score_denoiser(network: nn.Module, images: Sequence[Tensor], sigma: float) -
 
 
 @torch.no_grad()
-def denoise_all(network: nn.Module, images: Sequence[Tensor], sigma: float) -> Iterator[Tensor]:
-    """Add noise of seed 0 to each of some images (1, C, H, W), not clipped, and denoise it."""
+def denoise_all(
+    network: Callable[[Tensor, PerImage], Tensor], images: Sequence[Tensor], sigma: float, share: float = 1.0
+) -> Iterator[Tensor]:
+    """Add noise of seed 0 to a share of the pixels of some images (1, C, H, W), not clipped, and denoise them."""
     for image in images:
-        noise = torch.randn(image.shape, generator=torch.Generator().manual_seed(0))
-        yield network(image + sigma * noise, sigma)
+        rng = torch.Generator().manual_seed(0)
+        noise = torch.randn(image.shape, generator=rng)
+        level: PerImage = sigma
+        if share < 1:
+            level = sigma * (torch.rand(image[:, :1].shape, generator=rng) < share).to(image)
+        yield network(image + level * noise, level)
 
 
 def mean_psnr(estimates: Iterable[Tensor], images: Sequence[Tensor]) -> float:

@@ -170,10 +170,16 @@ class DenoiserRecipe(Recipe):
             frequent.
         loss: "l1" or "mse", between the denoised and the clean image, or "log-mse": the mean over images of the
             logarithm of their mean squared error, which is what PSNR measures, and which no noise level dominates.
-        taught: Share, in what the network is compared with, of the mean over four of the eight flips and turns of
+        taught: Share, in what the network is compared with, of the mean over some of the eight flips and turns of
             what the network says before this training; the clean image is the rest. That mean is a little better
             than the network, and tells it in every pixel what to say without the chance of the noise, so that a
             short last training goes further. Needs weights to start from; 0 compares with the clean image alone.
+        taught_views: How many of those flips and turns, drawn anew in each step.
+        maps: Share of the crops whose noise differs from pixel to pixel: none or less of it on scattered pixels, on
+            squares or by a smooth map. It teaches the network to rely on the pixels that are known better, and so to
+            fill in missing ones.
+        gray: Share of the crops that are gray: three equal channels with one noise in all of them, the square root of
+            3 below the level that is told, as `priors.Denoiser` shows gray images to a colour network.
         test_sigmas: Noise levels of the scores.
     """
 
@@ -183,6 +189,9 @@ class DenoiserRecipe(Recipe):
     sigma_power: float = Field(default=1.0, gt=0)
     loss: Literal["l1", "mse", "log-mse"] = "l1"
     taught: float = Field(default=0.0, ge=0, lt=1)
+    taught_views: int = Field(default=4, ge=1, le=8)
+    maps: float = Field(default=0.0, ge=0, le=1)
+    gray: float = Field(default=0.0, ge=0, le=1)
     test_folder: str = "cbsd68"
     test_sigmas: tuple[float, ...] = (15 / 255, 25 / 255, 50 / 255)
 
@@ -192,6 +201,14 @@ class DenoiserRecipe(Recipe):
             raise ValueError(
                 "a network that is taught by itself needs weights to start from; give --from NAME"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _kinds_of_crops(self) -> DenoiserRecipe:
+        if self.maps + self.gray > 1:
+            raise ValueError("maps and gray are shares of the crops and add up to 1 at most")
+        if self.gray and self.arguments.get("channels", 3) == 1:
+            raise ValueError("every crop of a network of one channel is gray; leave gray at 0")
         return self
 
 

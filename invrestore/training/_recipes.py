@@ -245,6 +245,17 @@ _ALL: tuple[Recipe, ...] = (
         **_DENOISER_AGAIN,
     ),
     DenoiserRecipe(
+        name="denoiser-mapped-cpu",
+        seed=7,
+        taught=0.7,
+        taught_views=2,
+        maps=0.35,
+        gray=0.1,
+        optimizer=Optimizer(lr=5e-4),
+        minutes=100,
+        **_DENOISER_AGAIN,
+    ),
+    DenoiserRecipe(
         name="denoiser",
         checkpoint="denoiser",
         arguments={"channels": 3, "widths": [32, 64, 128, 256], "blocks": 4},
