@@ -39,6 +39,7 @@ class DenoiserNetwork(nn.Module, ABC):
         channels: Image channels C.
         sigma_range: Noise levels seen in training, or None when the network was not trained. Other levels in
             [0, 1] are computed too, with a warning.
+        maps: Whether training showed noise that differs from pixel to pixel. Maps are computed in any case.
 
     Shapes:
         x: (B, C, H, W), floating point, nominally in [0, 1]; any H, W >= 1; values are never clamped.
@@ -56,6 +57,7 @@ class DenoiserNetwork(nn.Module, ABC):
         super().__init__()
         self.channels = check_count(type(self).__name__, "channels", channels)
         self.sigma_range: tuple[float, float] | None = None
+        self.maps = False
 
     @abstractmethod
     def noise(self, x: Tensor, sigma: Tensor) -> Tensor:

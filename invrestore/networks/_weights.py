@@ -77,6 +77,7 @@ class Card:
         reference: Paper of the architecture.
         degradations: What a restorer was trained to undo, each with its "kind" and the ranges of its numbers, as in
             recipes; empty for other networks.
+        maps: Whether a denoiser was shown noise that differs from pixel to pixel.
     """
 
     name: str
@@ -94,6 +95,7 @@ class Card:
     commit: str
     reference: str
     degradations: tuple[dict[str, Any], ...] = ()
+    maps: bool = False
 
 
 def available() -> list[str]:
@@ -246,7 +248,7 @@ def _place(where: str, name: str) -> Traversable:
 def _read_card(path: Traversable) -> Card:
     try:
         content = json.loads(path.read_text())
-        content.setdefault("degradations", ())
+        content = {"degradations": (), "maps": False} | content
         names = {field.name for field in fields(Card)}
         if set(content) != names:
             raise KeyError(", ".join(sorted(names ^ set(content))))
@@ -254,6 +256,8 @@ def _read_card(path: Traversable) -> Card:
         if content["sigma_range"] is not None:
             low, high = content["sigma_range"]
             content["sigma_range"] = (float(low), float(high))
+        if not isinstance(content["maps"], bool):
+            raise TypeError(f"maps is {content['maps']!r}, not true or false")
         return Card(**content)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
@@ -306,6 +310,7 @@ def _assemble(
                 remedy=remedy,
             )
         network.sigma_range = details.sigma_range
+        network.maps = details.maps
     return network.eval().requires_grad_(False).to(device=device, dtype=dtype)
 
 

@@ -60,6 +60,7 @@ class Denoiser(Prior):
 
     Shapes:
         x: (B, C, H, W), C = 1 or ``channels``.
+        sigma: a number, (B,) or (B, 1, H, W).
 
     Raises:
         DTypeError: ``network`` is not callable.
@@ -107,23 +108,51 @@ class Denoiser(Prior):
         if self.tile is not None and check_count(self.name, "tile", self.tile, least=0):
             check_tile(self.name, self.tile)
 
+    @property
+    def takes_maps(self) -> bool:
+        """Whether the network was trained on noise that differs from pixel to pixel."""
+        return bool(getattr(self.network, "maps", False))
+
     def denoise(self, x: Tensor, sigma: PerImage) -> Tensor:
-        """``network(x, sigma)``, with channels adapted and transforms averaged as configured."""
+        """``network(x, sigma)``, with channels adapted and transforms averaged as configured.
+
+        Args:
+            x: Noisy images (B, C, H, W).
+            sigma: Noise level in [0, 1]: a number, (B,), or (B, 1, H, W) with one for each pixel, which a network
+                trained on such maps (:attr:`takes_maps`) makes good use of.
+        """
         where = f"{self.name}.denoise"
         check_image(where, x)
+        if isinstance(sigma, torch.Tensor) and sigma.ndim == 4:
+            batch, _, height, width = x.shape
+            if sigma.shape not in {(n, 1, height, width) for n in (1, batch)}:
+                raise ShapeError(
+                    where,
+                    expected=f"a noise map of shape ({batch}, 1, {height}, {width})",
+                    found=str(tuple(sigma.shape)),
+                    remedy="A map holds one level for each pixel, the same for all channels.",
+                )
         if not isinstance(sigma, torch.Tensor) or sigma.device.type == "cpu":
             # A look at the values would make a loop on another device wait.
-            check_sigma(where, sigma)
+            check_sigma(where, sigma.flatten() if isinstance(sigma, torch.Tensor) else sigma)
         return self._denoise(x, sigma)
 
     def _denoise(self, x: Tensor, sigma: PerImage) -> Tensor:
         """``denoise`` of checked arguments."""
+        if isinstance(sigma, torch.Tensor) and sigma.ndim == 4:
+            # The map turns with the image: it goes along as one more channel.
+            both = torch.cat((x, sigma.expand(x.shape[0], 1, *x.shape[2:])), dim=1)
+            return self._viewed(lambda v: self._call(v[:, :-1], v[:, -1:]), both, x)
+        return self._viewed(lambda v: self._call(v, sigma), x, x)
+
+    def _viewed(self, act: Callable[[Tensor], Tensor], x: Tensor, like: Tensor) -> Tensor:
+        """``act(x)``, shape of ``like``, under the flip or in the mean over the transforms asked for."""
         if self.ensemble == 1:
-            return self._call(x.flip(self.flip), sigma).flip(self.flip) if self.flip else self._call(x, sigma)
-        total = torch.zeros_like(x)
+            return act(x.flip(self.flip)).flip(self.flip) if self.flip else act(x)
+        total = torch.zeros_like(like)
         for turns in range(4):
             for flip in (False, True):
-                total = total + under_symmetry(lambda v: self._call(v, sigma), x, flip=flip, turns=turns)
+                total = total + under_symmetry(act, x, flip=flip, turns=turns)
         return total / 8
 
     def _call(self, x: Tensor, sigma: PerImage) -> Tensor:
@@ -135,7 +164,7 @@ class Denoiser(Prior):
             return self._repeated(x, sigma, wanted)
         if wanted == 1:
             repeated = (
-                sigma.repeat_interleave(given) if isinstance(sigma, torch.Tensor) and sigma.ndim else sigma
+                sigma.repeat_interleave(given, 0) if isinstance(sigma, torch.Tensor) and sigma.ndim else sigma
             )
             return self._run(x.flatten(0, 1)[:, None], repeated).view_as(x)
         raise ShapeError(
@@ -153,7 +182,8 @@ class Denoiser(Prior):
         top: float = (getattr(self.network, "sigma_range", None) or (0.0, 1.0))[1]
         level = channels**0.5 * sigma
         if isinstance(sigma, torch.Tensor):
-            contrast: PerImage = (sigma.clamp_min(top) / level).clamp_max(1.0)
+            peak = sigma.amax((1, 2, 3), keepdim=True) if sigma.ndim == 4 else sigma
+            contrast: PerImage = (peak.clamp_min(top) / (channels**0.5 * peak)).clamp_max(1.0)
         else:
             contrast = min(max(sigma, top) / level, 1.0) if level else 1.0
         scale = expand(contrast, x)

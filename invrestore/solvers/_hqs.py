@@ -10,8 +10,8 @@ import torch
 from invrestore._checks import check_count, check_nonnegative
 from invrestore._types import Tensor
 from invrestore.fidelity import L2, Interval
-from invrestore.operators import Identity
-from invrestore.priors import Capability
+from invrestore.operators import Identity, Mask
+from invrestore.priors import Capability, Denoiser
 from invrestore.solvers._base import Solver, State, above_zero, check_strength
 from invrestore.solvers._problem import Problem
 
@@ -43,6 +43,11 @@ class HQS(Solver[HQSState]):
     The strengths s_k fall geometrically from ``first`` to ``last``, and rho_k = lam / s_k^2. The answer is z_K,
     put back onto the data when they are exact, and into the interval when f is one. The step count is fixed:
     there is no objective that all steps minimise, and none is reported as if there were.
+
+    Where pixels are missing, the data step leaves the known ones far surer than the others. A denoiser trained on
+    noise that differs from pixel to pixel is told so: s_k where nothing is known, and where m x + noise is,
+
+        (a^2 s_k^2 + (1 - a)^2 sigma^2 / m^2)^(1/2),    a = 1 / (1 + m^2 s_k^2 / lam),    0 for exact data.
 
     Args:
         first: First strength, in units of the image range.
@@ -132,8 +137,38 @@ class HQS(Solver[HQSState]):
         lam = torch.as_tensor(problem.prior.weight if problem.prior.lam is not None else 1.0).to(s)
         weight = s**2 / above_zero(lam)
         fitted = problem.data_prox(state.x, weight, start=state.fitted)
-        x = problem.prior.at(state.count, self.steps).prox(fitted, weight)
+        prior = problem.prior.at(state.count, self.steps)
+        level = _level_map(problem, s, weight)
+        if level is None:
+            x = prior.prox(fitted, weight)
+        else:
+            x = prior.denoise(fitted, level)
         count = state.count + 1
         if count == self.steps and (problem.exact or isinstance(problem.fidelity, Interval)):
             x = problem.data_prox(x, weight)
         return HQSState(x, fitted, count)
+
+
+def tells_levels(problem: Problem) -> bool:
+    """Whether the prior step is told the level of each pixel: scattered pixels, and a denoiser trained for it."""
+    return (
+        isinstance(problem.operator, Mask)
+        and isinstance(problem.fidelity, L2)
+        and problem.operator.mask.shape[1] == 1
+        and isinstance(problem.prior, Denoiser)
+        and problem.prior.takes_maps
+    )
+
+
+def _level_map(problem: Problem, s: Tensor, weight: Tensor) -> Tensor | None:
+    """What the data step of strength ``s`` (B,) and ``weight`` (B,) leaves in each pixel, (B, 1, H, W)."""
+    if not tells_levels(problem):
+        return None
+    assert isinstance(problem.operator, Mask)
+    s, weight = s.view(-1, 1, 1, 1), weight.view(-1, 1, 1, 1)
+    gain = problem.operator.mask.to(s)
+    if problem.exact:
+        return s * (gain == 0)
+    share = 1 / (1 + weight * gain.square())
+    noise = problem.sigma.view(-1, 1, 1, 1) * weight * gain * share
+    return ((share * s).square() + noise.square()).sqrt()

@@ -11,7 +11,7 @@ import dataclasses
 from invrestore.fidelity import Interval
 from invrestore.operators import Downsample, Mask
 from invrestore.priors import Restoration
-from invrestore.solvers._hqs import HQS
+from invrestore.solvers._hqs import HQS, tells_levels
 from invrestore.solvers._problem import Problem
 
 __all__ = ["SCHEDULES", "schedule"]
@@ -26,6 +26,9 @@ SCHEDULES: dict[str, HQS] = {
     # Missing data are filled from their borders inwards, which takes more steps than sharpening does.
     "exact data": HQS(first=70 / 255, floor=6 / 255, steps=32),
     "exact pixels": HQS(first=30 / 255, floor=3 / 255, steps=24),
+    # A denoiser that is told which pixels are known may be shown rougher fillings, and none that is too smooth.
+    "exact pixels, told": HQS(first=75 / 255, floor=1 / 255, steps=24),
+    "noisy pixels, told": HQS(first=75 / 255, steps=24, weight=0.1, scale=0.6),
     # In units of the rounding error.
     "interval": HQS(first=0.8, last=0.15, steps=8, relative=True),
     # A restorer goes from harsh to mild degradations by itself.
@@ -56,7 +59,8 @@ def _kind(problem: Problem) -> str:
     if isinstance(problem.prior, Restoration):
         return "restorer, exact data" if problem.exact else "restorer, noisy data"
     if isinstance(problem.operator, Mask):
-        return "exact pixels" if problem.exact else "noisy pixels"
+        told = ", told" if tells_levels(problem) else ""
+        return f"{'exact' if problem.exact else 'noisy'} pixels{told}"
     if problem.exact:
         return "exact data"
     return "noisy small image" if isinstance(problem.operator, Downsample) else "noisy data"

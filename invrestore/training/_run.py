@@ -235,6 +235,7 @@ def _card(recipe: Recipe, data: str = "", training: str = "", protocol: str = ""
         commit=_commit(),
         reference=recipe.reference,
         degradations=_degradations(recipe),
+        maps=isinstance(recipe, DenoiserRecipe) and recipe.maps > 0,
     )
 
 

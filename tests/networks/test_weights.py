@@ -106,6 +106,22 @@ def change_card(file: Path, **changes: object) -> None:
     card.write_text(json.dumps(json.loads(card.read_text()) | changes))
 
 
+def test_a_card_says_whether_noise_maps_were_trained(network: UNet, file: Path) -> None:
+    assert networks.load_file(file).maps is False
+    change_card(file, maps=True)
+    assert networks.load_file(file).maps is True
+    change_card(file, maps="yes")
+    with pytest.raises(WeightsError, match="true or false"):
+        networks.load_file(file)
+
+
+def test_a_card_from_before_noise_maps_is_read(file: Path) -> None:
+    card = json.loads(file.with_suffix(".json").read_text())
+    del card["maps"]
+    file.with_suffix(".json").write_text(json.dumps(card))
+    assert networks.load_file(file).maps is False
+
+
 def test_weights_of_another_network_are_refused(file: Path) -> None:
     change_card(file, arguments={"channels": 1, "widths": [8, 8], "blocks": 1})
     with pytest.raises(WeightsError, match="belong to different networks"):

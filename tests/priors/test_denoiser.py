@@ -31,6 +31,71 @@ def seen(network):
     return types
 
 
+@pytest.fixture
+def level():
+    """A noise map without symmetries, for two images of 10 x 12 pixels."""
+    return 0.3 * torch.rand(2, 1, 10, 12, generator=torch.Generator().manual_seed(1))
+
+
+def pixelwise(x, sigma):
+    """Removes from each pixel the level it is told."""
+    return x - sigma
+
+
+@pytest.mark.parametrize("settings", [{}, {"flip": (-1,)}, {"flip": (-2, -1)}, {"ensemble": 8}])
+def test_a_noise_map_turns_with_the_image(level, settings):
+    x = torch.rand(2, 3, 10, 12)
+    found = Denoiser(pixelwise, **settings).denoise(x, level)
+    assert torch.allclose(found, x - level, atol=1e-6)
+    one_for_all = Denoiser(pixelwise, **settings).denoise(x, level[:1])
+    assert torch.allclose(one_for_all, x - level[:1], atol=1e-6)
+
+
+def test_a_noise_map_is_cut_into_tiles_with_the_image():
+    x, level = torch.rand(1, 1, 200, 150), 0.2 * torch.rand(1, 1, 200, 150)
+    assert torch.allclose(Denoiser(pixelwise, tile=96).denoise(x, level), x - level, atol=1e-6)
+
+
+def test_a_noise_map_reaches_a_gray_network_with_every_channel(level):
+    def gray(x, sigma):
+        assert x.shape == (6, 1, 10, 12)
+        return x - sigma
+
+    x = torch.rand(2, 3, 10, 12)
+    assert torch.allclose(Denoiser(gray, channels=1).denoise(x, level), x - level, atol=1e-6)
+
+
+def test_a_noise_map_of_gray_images_stays_within_the_levels_of_a_colour_network(level):
+    def colour(x, sigma):
+        assert x.shape[1] == 3
+        assert float(sigma.max()) <= 0.3 + 1e-6
+        return x - sigma / 3**0.5
+
+    colour.sigma_range = (0.0, 0.3)
+    x = torch.rand(2, 1, 10, 12)
+    level[0] /= 10
+    assert torch.allclose(Denoiser(colour, channels=3).denoise(x, level), x - level, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 10, 12), (2, 1, 12, 10), (3, 1, 10, 12), (1, 1, 1, 1)])
+def test_maps_of_another_shape_are_refused(shape):
+    with pytest.raises(ir.InvrestoreError, match=r"noise map of shape \(2, 1, 10, 12\)"):
+        Denoiser(pixelwise).denoise(torch.rand(2, 3, 10, 12), torch.zeros(shape))
+
+
+def test_levels_of_a_map_that_are_none_are_refused(level):
+    level[0, 0, 3, 3] = 1.5
+    with pytest.raises(ir.InvrestoreError, match="sigma in"):
+        Denoiser(pixelwise).denoise(torch.rand(2, 3, 10, 12), level)
+
+
+def test_a_prior_takes_maps_where_its_network_was_trained_on_them(network):
+    assert not Denoiser(network).takes_maps
+    assert not Denoiser(pixelwise).takes_maps
+    network.maps = True
+    assert Denoiser(network).takes_maps
+
+
 @pytest.mark.parametrize("units", [True, False])
 def test_auto_multiplies_in_bfloat16_where_the_machine_is_made_for_it(network, seen, monkeypatch, units):
     monkeypatch.setattr(module, "has_matrix_units", lambda device: units)

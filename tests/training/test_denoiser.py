@@ -111,6 +111,96 @@ def test_nobody_is_taught_without_weights_to_start_from() -> None:
         tiny_recipe(taught=0.5)
 
 
+def heard(pool: PatchPool, steps: int = 60, **changes: object) -> tuple[torch.Tensor, torch.Tensor]:
+    """Crops and levels that a network was shown over many steps."""
+    recorder = Recorder()
+    settings = {"sigma": (0.1, 0.1), "loss": "mse"} | changes
+    task = DenoiserTask(recorder, tiny_recipe(**settings), pool)
+    for seed in range(steps):
+        rng = torch.Generator().manual_seed(seed)
+        list(task.losses({"denoiser": recorder}, Stage(patch=20, batch=8), rng))
+    size = (8, 1, 20, 20)
+    levels = [
+        level.reshape(8, 1, *level.shape[2:]) if level.ndim == 4 else level.view(8, 1, 1, 1)
+        for level in recorder.levels
+    ]
+    return torch.cat(recorder.inputs), torch.cat([level.expand(size) for level in levels])
+
+
+def flat(height: int = 24) -> PatchPool:
+    """Images of one gray only."""
+    return PatchPool([np.full((height, height, 3), 128, np.uint8)])
+
+
+def test_the_asked_share_of_crops_has_noise_that_differs_from_pixel_to_pixel() -> None:
+    noisy, levels = heard(flat(), maps=0.5)
+    varied = levels.flatten(1).amax(1) > levels.flatten(1).amin(1)
+    assert 0.4 < float(varied.float().mean()) < 0.55
+    assert levels.min() >= 0
+    assert levels.max() <= 0.1 + 1e-6
+    # Most of those crops have pixels without any noise, and those are shown exactly.
+    without = levels == 0
+    assert float(without[varied].flatten(1).any(1).float().mean()) > 0.4
+    noise = noisy - 128 / 255
+    assert float(noise[without.expand_as(noise)].abs().max()) < 1e-6
+    told = levels.expand_as(noise)
+    for low, high in ((0.01, 0.05), (0.05, 0.09), (0.095, 0.11)):
+        these = (told > low) & (told < high)
+        assert float((noise[these] / told[these]).std()) == pytest.approx(1.0, abs=0.03)
+
+
+def test_without_maps_every_crop_has_one_level(pool: PatchPool) -> None:
+    _, levels = heard(pool, steps=3, sigma=(0.0, 0.3))
+    assert float((levels - levels[..., :1, :1]).abs().max()) == 0
+
+
+def test_gray_crops_are_shown_as_the_prior_shows_gray_images(pool: PatchPool) -> None:
+    noisy, levels = heard(pool, gray=0.5)
+    gray = (noisy - noisy[:, :1]).abs().flatten(1).amax(1) == 0
+    assert 0.4 < float(gray.float().mean()) < 0.6
+    assert float(levels.std()) < 1e-6
+    noisy, _ = heard(flat(), gray=1.0)
+    assert float((noisy - 128 / 255).std()) == pytest.approx(0.1 / math.sqrt(3), rel=0.02)
+
+
+def test_only_crops_of_one_level_are_taught(pool: PatchPool) -> None:
+    network, stage = Half(), Stage(patch=20, batch=8)
+    losses = []
+    for taught in (0.0, 0.7):
+        recipe = tiny_recipe(loss="mse", taught=taught, start="denoiser", maps=1.0)
+        task = DenoiserTask(network, recipe, pool)
+        ((_, loss),) = task.losses({"denoiser": network}, stage, torch.Generator().manual_seed(0))
+        losses.append(float(loss))
+    assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"maps": 0.7, "gray": 0.4}, "add up to 1"),
+        ({"gray": 0.1, "arguments": {"channels": 1}}, "one channel"),
+        ({"maps": -0.1}, "maps"),
+        ({"taught_views": 9}, "taught_views"),
+    ],
+)
+def test_shares_that_make_no_sense_are_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        tiny_recipe(**changes)
+
+
+def test_maps_and_gray_images_are_scored(pool: PatchPool) -> None:
+    image = torch.rand(1, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    recorder = Recorder()
+    task = DenoiserTask(recorder, tiny_recipe(maps=0.3, gray=0.1, test_sigmas=(0.1,)), pool, [image])
+    scores = task.evaluate({"denoiser": recorder})
+    assert set(scores) == {"psnr_26", "psnr_half", "psnr_gray"}
+    assert "half of the pixels" in task.protocol
+    assert "luma" in task.protocol
+    clean = recorder.levels[-2]
+    assert sorted(clean.unique().tolist()) == pytest.approx([0, 50 / 255])
+    assert float((clean == 0).float().mean()) == pytest.approx(0.5, abs=0.1)
+
+
 def test_levels_cover_their_range_and_favour_low_ones_on_request(
     pool: PatchPool, rng: torch.Generator
 ) -> None:
