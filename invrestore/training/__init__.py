@@ -6,6 +6,7 @@ Needs the extra `train`. Nothing here is imported by `import invrestore`.
 from invrestore.training import losses
 from invrestore.training._augment import Augment, Augmentation
 from invrestore.training._checkpoint import Checkpoint, latest_checkpoint, load_checkpoint, save_checkpoint
+from invrestore.training._choice import adjust, load_recipe, resize
 from invrestore.training._degradations import Degradation, Degraded, Degrader
 from invrestore.training._denoiser import DenoiserTask, score_denoiser
 from invrestore.training._distances import RandomFeatures, kernel_distance, nearest_distances
@@ -17,7 +18,7 @@ from invrestore.training._label_scores import confusion, label_loss, mean_iou, s
 from invrestore.training._loop import Outcome, fit, make_fabric
 from invrestore.training._optim import Muon
 from invrestore.training._recipe import DenoiserRecipe, GanRecipe, GanStage, Optimizer, Recipe, Source, Stage
-from invrestore.training._recipes import RECIPES, adjust, load_recipe, resize
+from invrestore.training._recipes import RECIPES
 from invrestore.training._restorer_recipe import RestorerRecipe, RestorerStage, ablate
 from invrestore.training._restorers import RestorerTask
 from invrestore.training._run import Trained, prepare, train
