@@ -38,19 +38,20 @@ class Case:
     sigma: float
 
 
-def cases(data: Path) -> list[Case]:
-    """Every kind of problem that has a schedule of its own for denoisers."""
+def cases(data: Path, *, told: bool) -> list[Case]:
+    """Every kind of problem that has a schedule of its own for denoisers that are told the level of each pixel or not."""
     random = torch.rand(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
     with np.load(data / "kernels" / "levin09.npz") as kernels:
         levin = torch.from_numpy(kernels["levin4"])[None, None]
     op = ir.operators
+    noisy, exact = (f"{kind} pixels{', told' if told else ''}" for kind in ("noisy", "exact"))
     return [
         Case("motion blur, sigma 7.65/255", "noisy data", op.Blur(levin), 7.65 / 255),
         Case("blur 1.6, sigma 0.02", "noisy data", op.Blur(ir.kernels.gaussian(1.6)), 0.02),
-        Case("half the pixels, sigma 0.05", "noisy pixels", op.Mask(random < 0.5), 0.05),
+        Case("half the pixels, sigma 0.05", noisy, op.Mask(random < 0.5), 0.05),
         Case("x2, sigma 0.02", "noisy small image", op.Downsample(2), 0.02),
-        Case("half the pixels", "exact pixels", op.Mask(random < 0.5), 0.0),
-        Case("a fifth of the pixels", "exact pixels", op.Mask(random < 0.2), 0.0),
+        Case("half the pixels", exact, op.Mask(random < 0.5), 0.0),
+        Case("a fifth of the pixels", exact, op.Mask(random < 0.2), 0.0),
         Case("x2", "exact data", op.Downsample(2), 0.0),
         Case("x3", "exact data", op.Downsample(3), 0.0),
         Case("x4", "exact data", op.Downsample(4), 0.0),
@@ -90,14 +91,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=os.environ.get("INVRESTORE_DATA"), help="data folder")
     names = sorted(name for name in SCHEDULES if not name.startswith("restorer"))
     parser.add_argument("--only", choices=names, help="one schedule; the result file is left alone")
+    parser.add_argument("--denoiser", default="denoiser", help="name of a denoiser in the catalogue")
     arguments = parser.parse_args()
     if arguments.data is None:
         parser.error("name the data folder with --data or INVRESTORE_DATA")
     data = Path(arguments.data)
     x = training_crops(data, CROPS, SIDE)
-    denoiser = ir.priors.Denoiser(ir.networks.load("denoiser", dtype=torch.bfloat16))
+    denoiser = ir.priors.load(arguments.denoiser)
     rows = []
-    for case in cases(data):
+    for case in cases(data, told=denoiser.takes_maps):
         if arguments.only not in (None, case.schedule):
             continue
         y = add_noise(case.operator(x), case.sigma)

@@ -14,10 +14,10 @@ from invrestore.bench._classical import operator_of, plug_and_play
 from invrestore.bench._types import Kind, Problem
 from invrestore.networks import Card
 from invrestore.operators import Identity
-from invrestore.priors import Latent, Prior
+from invrestore.priors import Denoiser, Latent, Prior
 from invrestore.solvers import solve
 
-__all__ = ["denoised", "kinds_of", "plain_map", "restored", "searched", "searched_raw"]
+__all__ = ["denoised", "ensembled", "kinds_of", "plain_map", "restored", "searched", "searched_raw"]
 
 _KINDS: Mapping[str, tuple[Kind, ...]] = {
     "noise": ("noise",),
@@ -45,6 +45,13 @@ def _load(name: str) -> Prior:
 def denoised(problem: Problem, *, prior: str, strength: float | None = None) -> Tensor:
     """``solve`` with a denoiser that ships with weights; settings as in ``plug_and_play``."""
     return plug_and_play(problem, _load(prior), strength=strength)
+
+
+def ensembled(problem: Problem, *, prior: str) -> Tensor:
+    """A denoiser in the mean over the eight flips and quarter turns, at eight times the cost."""
+    loaded = _load(prior)
+    assert isinstance(loaded, Denoiser)
+    return plug_and_play(problem, dataclasses.replace(loaded, ensemble=8))
 
 
 def restored(problem: Problem, *, prior: str, blind: bool = False, refine: bool = False) -> Tensor:

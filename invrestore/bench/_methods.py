@@ -55,7 +55,7 @@ def learned(name: str) -> list[Method]:
             _STRENGTHS if run is _learned.denoised else {},
             networks=(name, *others),
             # `solve` takes gray pictures through a colour denoiser.
-            channels=(1, 3) if run is _learned.denoised else (details.channels,),
+            channels=(1, 3) if run in (_learned.denoised, _learned.ensembled) else (details.channels,),
             reference=details.reference,
         )
 
@@ -68,7 +68,10 @@ def learned(name: str) -> list[Method]:
         ]
     if issubclass(architecture, RestorerNetwork):
         return [row(_learned.restored, _learned.kinds_of(details))]
-    return [row(_learned.denoised, _MODELLED)]
+    return [
+        row(_learned.denoised, _MODELLED),
+        row(_learned.ensembled, frozenset({"noise"}), "-ensemble", ", mean of 8 views"),
+    ]
 
 
 def _methods() -> list[Method]:

@@ -103,10 +103,23 @@ def settings(suite, name):
     ],
 )
 def test_row_treats_what_the_network_was_trained_for(name, kinds):
-    (method,) = learned(name)
+    method = learned(name)[0]
     assert method.kinds == kinds
     assert method.networks == (method.name,) == (name,)
     assert bool(method.grid) == (name == "tiny-denoiser")
+
+
+def test_a_denoiser_has_a_row_in_the_mean_over_its_views(monkeypatch):
+    plain, averaged = learned("tiny-denoiser")
+    assert averaged.name == "tiny-denoiser-ensemble"
+    assert averaged.kinds == {"noise"}
+    assert averaged.channels == (1, 3)
+    calls = []
+    forward = UNet.forward
+    monkeypatch.setattr(UNet, "forward", lambda *a: calls.append(1) or forward(*a))
+    problem = _degradations.Noisy(0.1)(pictures(), (0, 1))
+    assert plain.run(problem).shape == averaged.run(problem).shape == problem.y.shape
+    assert len(calls) == 1 + 8
 
 
 def test_generator_has_rows_for_the_pipeline_its_first_stage_and_plain_map():

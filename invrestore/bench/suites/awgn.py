@@ -52,6 +52,7 @@ SUITE = Suite(
         Row("unified"),
         Row("unified-paper"),
         Row("denoiser"),
+        Row("denoiser-ensemble", tasks=("sigma-15", "sigma-25", "sigma-50")),
     ),
     axis="noise level σ (of 255)",
     published={
