@@ -39,7 +39,7 @@ class Case:
 
 
 def cases(data: Path, *, told: bool) -> list[Case]:
-    """Every kind of problem that has a schedule of its own for denoisers that are told the level of each pixel or not."""
+    """Every kind of problem that has a schedule of its own for denoisers, `told` the level of each pixel or not."""
     random = torch.rand(1, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
     with np.load(data / "kernels" / "levin09.npz") as kernels:
         levin = torch.from_numpy(kernels["levin4"])[None, None]
