@@ -26,9 +26,9 @@ SCHEDULES: dict[str, HQS] = {
     # Missing data are filled from their borders inwards, which takes more steps than sharpening does.
     "exact data": HQS(first=70 / 255, floor=6 / 255, steps=32),
     "exact pixels": HQS(first=30 / 255, floor=3 / 255, steps=24),
-    # A denoiser that is told which pixels are known may be shown rougher fillings, and none that is too smooth.
+    # A denoiser that is told which pixels are known may begin at a higher strength, and end where little is left to do.
     "exact pixels, told": HQS(first=75 / 255, floor=1 / 255, steps=24),
-    "noisy pixels, told": HQS(first=75 / 255, steps=24, weight=0.1, scale=0.6),
+    "noisy pixels, told": HQS(first=75 / 255, steps=24, weight=0.1, scale=0.3),
     # In units of the rounding error.
     "interval": HQS(first=0.8, last=0.15, steps=8, relative=True),
     # A restorer goes from harsh to mild degradations by itself.
