@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.quality.tune_plug_and_play --data DIR`` restores crops of BSDS500's training images (none of them
 in a test set) with the schedules in ``invrestore/solvers/_plug_and_play.py`` and with each of their settings
-changed alone, also without flips, beside TV, prints the mean PSNR and writes the result file. ``--only NAME`` takes
-one kind of problem.
+changed alone, also without flips or momentum, beside TV, prints the mean PSNR and writes the result file.
+``--only NAME`` takes one kind of problem.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from invrestore.solvers._plug_and_play import SCHEDULES
 SIDE = 72
 CROPS = 16
 LIMITS = {"first": 1.0, "last": 1.0, "floor": 1.0, "weight": float("inf"), "scale": float("inf"), "steps": 48}
+MOMENTUM = 0.2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +76,11 @@ def neighbours(tuned: HQS, case: Case) -> Iterator[tuple[str, HQS]]:
             changed = type(value)(value * factor)
             if changed <= LIMITS[field]:
                 yield f"{field} x {factor:g}", dataclasses.replace(tuned, **{field: changed})
+    for change in (-MOMENTUM, MOMENTUM):
+        if tuned.momentum + change >= 0:
+            yield f"momentum {change:+g}", dataclasses.replace(tuned, momentum=tuned.momentum + change)
+    if tuned.momentum:
+        yield "no momentum, steps x 2", dataclasses.replace(tuned, momentum=0.0, steps=2 * tuned.steps)
 
 
 def scaled(schedule: HQS, case: Case, y: torch.Tensor) -> HQS:

@@ -9,6 +9,7 @@ import torch
 
 from invrestore._checks import check_count, check_nonnegative
 from invrestore._types import Tensor
+from invrestore.errors import RangeError
 from invrestore.fidelity import L2, Interval
 from invrestore.operators import Identity, Mask
 from invrestore.priors import Capability, Denoiser
@@ -23,10 +24,12 @@ class HQSState(State):
     """The restored image and the schedule.
 
     Attributes:
+        before: Image one step ago, (B, C, H, W).
         fitted: Image after the last data step, (B, C, H, W).
         count: Steps taken.
     """
 
+    before: Tensor
     fitted: Tensor
     count: int
 
@@ -37,7 +40,7 @@ class HQS(Solver[HQSState]):
 
     Iteration k of K, from the start image z_0:
 
-        x_k = prox_{f(A .) / rho_k}(z_{k-1})     the data step
+        x_k = prox_{f(A .) / rho_k}(z_{k-1} + momentum (z_{k-1} - z_{k-2}))     the data step
         z_k = prox_{lam g / rho_k}(x_k)          for a denoiser prior: strength s_k = sqrt(lam / rho_k)
 
     The strengths s_k fall geometrically from ``first`` to ``last``, and rho_k = lam / s_k^2. The answer is z_K,
@@ -57,12 +60,15 @@ class HQS(Solver[HQSState]):
         weight: lam / sigma^2 for a denoiser prior without a weight; larger smooths more.
         steps: K, the number of steps the schedule is spread over.
         relative: ``first`` and ``last`` count in units of each image's sigma.
+        momentum: Share of the last change that is added before the data step, in [0, 1). What spreads slowly, as
+            into large holes, gets there in fewer steps; near 1 it overshoots.
 
     Raises:
-        RangeError: A strength outside (0, 1], or another number below its least.
+        RangeError: A strength outside (0, 1], a momentum outside [0, 1), or another number below its least.
 
     Reference:
-        Geman and Yang (1995); Zhang et al. (2021) (DPIR) for the schedule from 49/255 to sigma in 8 steps.
+        Geman and Yang (1995); Polyak (1964) for the momentum; Zhang et al. (2021) (DPIR) for the schedule from 49/255
+        to sigma in 8 steps.
     """
 
     first: float = 49 / 255
@@ -71,6 +77,7 @@ class HQS(Solver[HQSState]):
     scale: float = 1.0
     weight: float = 0.23
     relative: bool = False
+    momentum: float = 0.0
 
     name: ClassVar[str] = "hqs"
     needs: ClassVar[frozenset[Capability]] = frozenset({Capability.PROX})
@@ -85,6 +92,9 @@ class HQS(Solver[HQSState]):
         check_nonnegative("HQS", "scale", self.scale)
         check_nonnegative("HQS", "weight", self.weight)
         check_count("HQS", "steps", self.steps)
+        check_nonnegative("HQS", "momentum", self.momentum)
+        if self.momentum >= 1:
+            raise RangeError("HQS", expected="momentum in [0, 1)", found=f"{self.momentum:g}")
 
     def check(self, problem: Problem) -> None:
         """Raise unless the data have a prox."""
@@ -115,7 +125,7 @@ class HQS(Solver[HQSState]):
 
     def init(self, problem: Problem, x: Tensor) -> HQSState:
         """Start at ``x``."""
-        return HQSState(x, x, 0)
+        return HQSState(x, x, x, 0)
 
     def strength(self, problem: Problem, count: int) -> Tensor:
         """s_k of each image for step ``count`` of ``steps``, counted from 0, (B,)."""
@@ -132,11 +142,12 @@ class HQS(Solver[HQSState]):
     def step(self, problem: Problem, state: HQSState) -> HQSState:
         """Data step, then prior step."""
         if self.is_direct(problem):
-            return HQSState(problem.prior.denoise(problem.y, problem.sigma), problem.y, 1)
+            return HQSState(problem.prior.denoise(problem.y, problem.sigma), problem.y, problem.y, 1)
         s = self.strength(problem, state.count)
         lam = torch.as_tensor(problem.prior.weight if problem.prior.lam is not None else 1.0).to(s)
         weight = s**2 / above_zero(lam)
-        fitted = problem.data_prox(state.x, weight, start=state.fitted)
+        near = state.x.lerp(state.before, -self.momentum) if self.momentum else state.x
+        fitted = problem.data_prox(near, weight, start=state.fitted)
         prior = problem.prior.at(state.count, self.steps)
         level = _level_map(problem, s, weight)
         if level is None:
@@ -146,7 +157,7 @@ class HQS(Solver[HQSState]):
         count = state.count + 1
         if count == self.steps and (problem.exact or isinstance(problem.fidelity, Interval)):
             x = problem.data_prox(x, weight)
-        return HQSState(x, fitted, count)
+        return HQSState(x, state.x, fitted, count)
 
 
 def tells_levels(problem: Problem) -> bool:

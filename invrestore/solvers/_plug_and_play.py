@@ -20,17 +20,17 @@ SCHEDULES: dict[str, HQS] = {
     # DPIR's own.
     "noisy data": HQS(first=49 / 255, steps=8, weight=0.23),
     # The denoiser meets each noisy pixel in every one of many steps, and needs less than its noise level in the last.
-    "noisy pixels": HQS(first=49 / 255, steps=24, weight=0.1, scale=0.6),
+    "noisy pixels": HQS(first=49 / 255, steps=12, momentum=0.5, weight=0.1, scale=0.6),
     # An operator that multiplies or adds without sharpening does not raise noise, which then may be fitted closer.
-    "noisy small image": HQS(first=70 / 255, steps=16, weight=0.1),
-    # Missing data are filled from their borders inwards, which takes more steps than sharpening does.
-    "exact data": HQS(first=70 / 255, floor=6 / 255, steps=32),
-    "exact pixels": HQS(first=30 / 255, floor=3 / 255, steps=24),
+    "noisy small image": HQS(first=70 / 255, steps=8, momentum=0.5, weight=0.1),
+    # Missing data are filled from their borders inwards, which takes more steps than sharpening does, or momentum.
+    "exact data": HQS(first=70 / 255, floor=6 / 255, steps=16, momentum=0.5),
+    "exact pixels": HQS(first=30 / 255, floor=2 / 255, steps=18, momentum=0.5),
     # A denoiser that is told which pixels are known may begin at a higher strength, and end where little is left to do.
     "exact pixels, told": HQS(first=75 / 255, floor=1 / 255, steps=24),
     "noisy pixels, told": HQS(first=75 / 255, steps=24, weight=0.1, scale=0.3),
     # In units of the rounding error.
-    "interval": HQS(first=0.8, last=0.15, steps=8, relative=True),
+    "interval": HQS(first=0.8, last=0.15, steps=6, momentum=0.3, relative=True),
     # A restorer goes from harsh to mild degradations by itself.
     "restorer, noisy data": HQS(first=17 / 255, steps=12),
     # In units of the restorer's strength: three quarters of each image stay.

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from invrestore.errors import TrainingError
 from invrestore.io import save_image
+from invrestore.networks._blocks import ResidualBlock
 from invrestore.training._checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
+from invrestore.training._dormant import listen, redraw
 from invrestore.training._optim import Muon
 from invrestore.training._recipe import Optimizer, Recipe, Stage
 from invrestore.training._task import Task
@@ -25,6 +28,7 @@ from invrestore.training._task import Task
 __all__ = ["Outcome", "fit", "make_fabric"]
 
 _CLOCK_EVERY = 10  # Steps between readings of the clock when several processes must agree on it
+_LOOKS = 16  # Batches on which a channel must be silent to count as such
 _EXPLODED = 1e3  # A mean loss so many times 1 + the first one has left for good
 
 
@@ -116,6 +120,10 @@ def fit(
         stage = recipe.stage(progress)
         meter.begin(stage)
         _set_rates(state.optimizers, recipe, state.step, progress)
+        if _due(recipe, state.step):
+            count = _revive(task, state, stage, recipe, rng, fabric)
+            if count and fabric.is_global_zero:
+                say(f"step {state.step}: {count} silent channels drawn anew")
         _seed(rng, recipe.seed, state.step, fabric.global_rank)
         _update(task, state, stage, rng, fabric, meter.totals)
         state.average(recipe.ema)
@@ -298,6 +306,33 @@ def _seed(rng: torch.Generator, seed: int, step: int, rank: int) -> None:
     value = (seed * 1_000_003 + step) * 1_000_033 + rank
     rng.manual_seed(value % 2**63)
     torch.manual_seed(value % 2**63)
+
+
+def _due(recipe: Recipe, step: int) -> bool:
+    """Whether silent channels are looked for before this step."""
+    return recipe.revive is not None and step % recipe.revive == 0 and bool(step or recipe.start)
+
+
+def _revive(
+    task: Task, state: _State, stage: Stage, recipe: Recipe, rng: torch.Generator, fabric: Any
+) -> int:
+    """Draw anew the channels that some batches do not raise above zero; return how many there were."""
+    if not any(isinstance(m, ResidualBlock) for name in task.averaged for m in state.raw[name].modules()):
+        return 0
+    # All processes look at the same batches, on copies as below.
+    _seed(rng, recipe.seed, -1 - state.step, 0)
+    copies = {name: deepcopy(module) for name, module in state.raw.items()}
+    with ExitStack() as stack, torch.no_grad():
+        activity = {name: stack.enter_context(listen(copies[name])) for name in task.averaged}
+        for _ in range(_LOOKS):
+            for _ in task.losses(copies, stage, rng):
+                pass
+    activity = fabric.broadcast(activity)
+    host = torch.Generator().manual_seed(rng.initial_seed())
+    return sum(
+        redraw(state.raw[name], state.averages[name], state.optimizers[name], found, host)
+        for name, found in activity.items()
+    )
 
 
 def _update(

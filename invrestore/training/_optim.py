@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import hardshrink
 from torch.optim import Optimizer
 
 from invrestore.networks._precision import has_matrix_units
@@ -17,6 +18,10 @@ __all__ = ["Muon"]
 _SMALLEST_SIDE = 16
 # Quintic a X + b (X X^T) X + c (X X^T)^2 X whose iterates push every singular value into about [0.7, 1.2].
 _QUINTIC = (3.4445, -4.7750, 2.0315)
+# Numbers below the normal range slow a processor down tenfold. Momentum of weights without gradient decays into it,
+# and so do the products of entries this small beside a norm of 1, of which nothing would come either.
+_FORGOTTEN = 1e-30
+_NEGLIGIBLE = 1e-7
 
 
 class Muon(Optimizer):
@@ -69,7 +74,7 @@ class Muon(Optimizer):
                     p.mul_(1 - group["lr"] * group["weight_decay"])
                 if _is_matrix(p):
                     momentum = self.state[p].setdefault("momentum", torch.zeros_like(p))
-                    momentum.lerp_(p.grad, 1 - group["momentum"])
+                    momentum.copy_(hardshrink(momentum.lerp_(p.grad, 1 - group["momentum"]), _FORGOTTEN))
                     update = p.grad.lerp(momentum, group["momentum"]).flatten(1)
                     matrices.setdefault((update.shape[0], update.shape[1]), []).append((p, update))
                 else:
@@ -106,7 +111,7 @@ def _orthogonal(updates: list[Tensor]) -> Tensor:
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT
-    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    x = hardshrink(x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7), _NEGLIGIBLE)
     a, b, c = _QUINTIC
     for _ in range(5):
         gram = x @ x.mT

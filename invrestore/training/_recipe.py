@@ -94,6 +94,9 @@ class Recipe(_Strict):
         stages: Crop and batch sizes along the schedule.
         optimizer: How parameters move.
         ema: Decay of the averaged weights, which are what is evaluated and exported.
+        revive: Steps between two looks for channels of residual blocks that nothing raises above zero, which
+            therefore do not learn: they are drawn anew, without a change of what the network says. A training that
+            starts from weights begins with a look. None lets them be.
         steps: Length of the schedule in steps; None when only time ends it.
         minutes: Length of the schedule in minutes of training, over all resumed parts; None when only steps
             end it.
@@ -124,6 +127,7 @@ class Recipe(_Strict):
     stages: tuple[Stage, ...]
     optimizer: Optimizer = Optimizer()
     ema: float = Field(default=0.999, ge=0, lt=1)
+    revive: int | None = Field(default=500, gt=0)
     steps: int | None = Field(default=None, gt=0)
     minutes: float | None = Field(default=None, gt=0)
     precision: Literal["auto", "bf16", "32"] = "auto"

@@ -116,6 +116,8 @@ WRONG = {
     "hqs without steps": (lambda: HQS(steps=0), ir.RangeError, "steps >= 1"),
     "negative weight of hqs": (lambda: HQS(weight=-1.0), ir.RangeError, "weight >= 0"),
     "negative scale of hqs": (lambda: HQS(scale=-1.0), ir.RangeError, "scale >= 0"),
+    "momentum of 1 in hqs": (lambda: HQS(momentum=1.0), ir.RangeError, r"momentum in \[0, 1\)"),
+    "negative momentum of hqs": (lambda: HQS(momentum=-0.1), ir.RangeError, "momentum >= 0"),
     "negative floor of hqs": (lambda: HQS(floor=-1.0), ir.RangeError, "floor >= 0"),
     "admm without penalty": (lambda: ADMM(rho=0.0), ir.RangeError, "rho > 0"),
     "pdhg without balance": (lambda: PDHG(balance=0.0), ir.RangeError, "balance > 0"),

@@ -156,6 +156,7 @@ def senseless(seed: int) -> Case:
 
     first, floor, last = power(r, -8, 0.2), power(r, -8, 1), r.choice((None, or_zero(power(r, -8, 0.2))))
     weight, steps = or_zero(power(r, -8, 4)), r.randint(1, 8)
+    momentum = r.choice((0.0, 1 - power(r, -6, 0)))
     rho, strength = or_zero(power(r, -12, 12)), or_zero(power(r, -8, 0.2))
     start, accelerate = or_zero(power(r, -6, 6)), r.random() < 0.5
     method = r.choice(
@@ -165,7 +166,7 @@ def senseless(seed: int) -> Case:
             lambda: "admm",
             lambda: "fista",
             lambda: "red",
-            lambda: HQS(first=first, floor=floor, last=last, weight=weight, steps=steps),
+            lambda: HQS(first=first, floor=floor, last=last, weight=weight, steps=steps, momentum=momentum),
             lambda: ADMM(rho=rho),
             lambda: FISTA(first_step=start, accelerate=accelerate),
             lambda: RED(strength=strength),

@@ -138,8 +138,45 @@ def test_hqs_of_noisy_pixels_ends_below_the_noise_level(photo):
 
     mask = ir.operators.Mask(torch.ones_like(photo[:, :1]))
     ir.solve(mask(photo), mask, ir.priors.Denoiser(spy), sigma=0.05)
-    assert len(levels) == 24
+    assert len(levels) == 12
     assert levels[-1] == pytest.approx(0.6 * 0.05)
+
+
+def test_momentum_of_hqs_adds_a_share_of_the_last_change_before_the_data_step(photo):
+    seen = []
+
+    def towards_gray(x, sigma):
+        seen.append(x)
+        return x + 0.5 * (0.5 - x)
+
+    mask = ir.operators.Mask(
+        torch.rand(photo[:1, :1].shape, generator=torch.Generator().manual_seed(0)) < 0.5
+    )
+    y = mask(photo)
+    start = torch.rand(photo.shape, generator=torch.Generator().manual_seed(1))
+    prior = ir.priors.Denoiser(towards_gray, flip=())
+    method = HQS(first=0.2, last=0.2, steps=4, momentum=0.6)
+    found = ir.solve(y, mask, prior, sigma=0.0, method=method, init=start).x
+    before = x = start
+    for fitted in seen:
+        torch.testing.assert_close(fitted, torch.where(mask.mask != 0, y, x + 0.6 * (x - before)))
+        before, x = x, fitted + 0.5 * (0.5 - fitted)
+    assert len(seen) == 4
+    torch.testing.assert_close(found, torch.where(mask.mask != 0, y, x))
+
+
+@pytest.mark.parametrize("keep", [0.5, 0.2])
+def test_momentum_fills_missing_pixels_in_fewer_steps(photo, keep):
+    mask = ir.operators.Mask(
+        torch.rand(photo[:1, :1].shape, generator=torch.Generator().manual_seed(0)) < keep
+    )
+    scores = {}
+    for momentum in (0.0, 0.5):
+        method = HQS(first=30 / 255, floor=2 / 255, steps=9, momentum=momentum)
+        scores[momentum] = float(
+            ir.psnr(ir.solve(mask(photo), mask, "denoiser", sigma=0.0, method=method).x, photo).mean()
+        )
+    assert scores[0.5] > scores[0.0] + 0.1
 
 
 def test_an_object_with_restore_is_a_prior(photo):

@@ -34,6 +34,24 @@ def test_zero_gradient_leaves_matrices_alone() -> None:
     assert torch.equal(weight, before)
 
 
+def test_numbers_too_small_for_the_normal_range_are_dropped() -> None:
+    """They slow a processor down: the momentum of weights without gradient, and products of small entries."""
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(16, 16))
+    optimizer = Muon([weight], lr=1e-6)
+    for step in range(1600):
+        weight.grad = (
+            torch.randn(16, 16) if step == 0 else torch.cat((torch.zeros(4, 16), torch.randn(12, 16)))
+        )
+        optimizer.step()
+    momentum = optimizer.state[weight]["momentum"]
+    assert (momentum[:4] == 0).all()
+    assert (momentum[4:] != 0).all()
+    uneven = torch.randn(16, 40) * torch.logspace(0, -40, 40)
+    (found,) = _orthogonal([uneven])
+    assert (found[:, -1] == 0).all()
+
+
 def test_matrix_update_has_the_size_of_an_adam_update() -> None:
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.zeros(32, 32, 3, 3))
