@@ -21,6 +21,7 @@ import argparse
 import csv
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -168,11 +169,23 @@ def merged_section(text: str, rows: list[dict[str, str]], folder: Path, methods:
                     found = {s["image"]: f"{float(s['psnr']):.2f}" for s in here if s["method"] == method}
                     table = _with_column(table, labels[method], found)
         shown += [heading, table]
-    tail = [block for block in blocks[tables[-1] + 1 :] if not block.startswith("Rows of ")]
-    machine = results["environment"]
-    commit = f"Rows of {', '.join(labels[method] for method in methods)}: commit {machine['commit']}."
+    new = [labels[method] for method in methods]
+    tail = [kept for block in blocks[tables[-1] + 1 :] if (kept := _without_rows(block, new))]
+    commit = _ROWS.format("; ".join(new), results["environment"]["commit"])
     made = "\n".join(_tables(rows, whole)).strip("\n")
     return "\n\n".join([*blocks[: tables[0]], made, *shown, *tail, commit])
+
+
+_ROWS = "Rows of {}: commit {}."
+
+
+def _without_rows(block: str, labels: list[str]) -> str:
+    """A paragraph below the tables; of one that names the commit of rows, what is left without some of them."""
+    found = re.fullmatch(_ROWS.format("(.*)", "(.*)"), block)
+    if found is None:
+        return block
+    left = [label for label in found[1].split("; ") if label not in labels]
+    return _ROWS.format("; ".join(left), found[2]) if left else ""
 
 
 def _with_column(table: str, label: str, cells: dict[str, str]) -> str:

@@ -14,7 +14,7 @@ __all__ = ["check_tile", "tiled"]
 
 _ALIGN = 32
 
-_OVERLAP = 64
+_OVERLAP = 96
 
 
 def tiled(

@@ -24,7 +24,7 @@ SCHEDULES: dict[str, HQS] = {
     # An operator that multiplies or adds without sharpening does not raise noise, which then may be fitted closer.
     "noisy small image": HQS(first=70 / 255, steps=8, momentum=0.5, weight=0.1),
     # Missing data are filled from their borders inwards, which takes more steps than sharpening does, or momentum.
-    "exact data": HQS(first=70 / 255, floor=6 / 255, steps=16, momentum=0.5),
+    "exact data": HQS(first=70 / 255, floor=4 / 255, steps=16, momentum=0.5),
     "exact pixels": HQS(first=30 / 255, floor=2 / 255, steps=18, momentum=0.5),
     # A denoiser that is told which pixels are known may begin at a higher strength, and end where little is left to do.
     "exact pixels, told": HQS(first=75 / 255, floor=1 / 255, steps=24),

@@ -1,4 +1,4 @@
-"""Channels of residual blocks that fell silent are drawn anew, so that a training can use them again."""
+"""Channels of residual blocks that fell silent: drawn anew while a training lasts, taken out when it ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from invrestore.networks._blocks import ResidualBlock
 
-__all__ = ["Activity", "listen", "redraw"]
+__all__ = ["Activity", "listen", "redraw", "silence"]
 
 
 @dataclass
@@ -30,6 +30,11 @@ class Activity:
         """Add a batch: the block's input and what its first convolution makes of it, (B, width, H, W)."""
         self.awake = self.awake.to(x) + (hidden.amax(dim=(0, 2, 3)) > 0)
         self.total = self.total.to(x) + x.mean(dim=(0, 2, 3))
+
+    @property
+    def silent(self) -> Tensor:
+        """Indices of the channels that nothing raised above zero."""
+        return (self.awake == 0).nonzero().flatten() if self.awake.ndim else torch.empty(0, dtype=torch.long)
 
 
 @contextmanager
@@ -79,8 +84,8 @@ def redraw(
     blocks, copies = _blocks(network), {} if average is None else _blocks(average)
     count = 0
     for name, found in activity.items():
-        silent = (found.awake == 0).nonzero().flatten()
-        if not found.awake.ndim or not len(silent):
+        silent = found.silent
+        if not len(silent):
             continue
         count += len(silent)
         first, second = blocks[name].first.weight, blocks[name].second.weight
@@ -98,6 +103,23 @@ def redraw(
                 if isinstance(memory, Tensor) and memory.shape == weight.shape:
                     memory[where] = 0
     return count
+
+
+@torch.no_grad()
+def silence(network: nn.Module, activity: Mapping[str, Activity]) -> int:
+    """Set the weights behind silent channels of a network to 0, in place, and return how many channels there were.
+
+    Nothing taught these weights for as long as the channels were silent. On images of another kind than those of the
+    training such a channel may wake, and a denoiser of bounded images then answers 5 or -3 somewhere.
+
+    Args:
+        network: A trained network.
+        activity: By names of residual blocks, as :func:`listen` notes it.
+    """
+    blocks = _blocks(network)
+    for name, found in activity.items():
+        blocks[name].second.weight[:, found.silent] = 0
+    return sum(len(found.silent) for found in activity.values())
 
 
 _TINY = 1e-30

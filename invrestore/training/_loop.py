@@ -18,9 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from invrestore.errors import TrainingError
 from invrestore.io import save_image
-from invrestore.networks._blocks import ResidualBlock
 from invrestore.training._checkpoint import Checkpoint, latest_checkpoint, save_checkpoint
-from invrestore.training._dormant import listen, redraw
+from invrestore.training._dormant import Activity, listen, redraw, silence
 from invrestore.training._optim import Muon
 from invrestore.training._recipe import Optimizer, Recipe, Stage
 from invrestore.training._task import Task
@@ -152,6 +151,10 @@ def fit(
     state.require_finite()
     if fabric.is_global_zero and state.step > meter.first_step:
         save_checkpoint(folder, state.checkpoint(recipe))
+    if finished:
+        count = _silence(task, state, recipe.stage(1.0), recipe, rng, fabric)
+        if count and fabric.is_global_zero:
+            say(f"step {state.step}: {count} silent channels taken out")
     players = {name: state.averages[name].cpu() for name in task.averaged}
     return Outcome(players, state.step, state.seconds, finished)
 
@@ -313,26 +316,47 @@ def _due(recipe: Recipe, step: int) -> bool:
     return recipe.revive is not None and step % recipe.revive == 0 and bool(step or recipe.start)
 
 
+def _activity(
+    task: Task,
+    networks: Mapping[str, nn.Module],
+    state: _State,
+    stage: Stage,
+    recipe: Recipe,
+    rng: torch.Generator,
+    fabric: Any,
+) -> dict[str, dict[str, Activity]]:
+    """What the residual blocks of the averaged players do on some batches; by player and block."""
+    # All processes look at the same batches, on copies as below.
+    _seed(rng, recipe.seed, -1 - state.step, 0)
+    copies = {name: deepcopy(module) for name, module in networks.items()}
+    with ExitStack() as stack, torch.no_grad():
+        activity = {name: stack.enter_context(listen(copies[name])) for name in task.averaged}
+        if any(activity.values()):
+            for _ in range(_LOOKS):
+                for _ in task.losses(copies, stage, rng):
+                    pass
+    found: dict[str, dict[str, Activity]] = fabric.broadcast(activity)
+    return found
+
+
 def _revive(
     task: Task, state: _State, stage: Stage, recipe: Recipe, rng: torch.Generator, fabric: Any
 ) -> int:
     """Draw anew the channels that some batches do not raise above zero; return how many there were."""
-    if not any(isinstance(m, ResidualBlock) for name in task.averaged for m in state.raw[name].modules()):
-        return 0
-    # All processes look at the same batches, on copies as below.
-    _seed(rng, recipe.seed, -1 - state.step, 0)
-    copies = {name: deepcopy(module) for name, module in state.raw.items()}
-    with ExitStack() as stack, torch.no_grad():
-        activity = {name: stack.enter_context(listen(copies[name])) for name in task.averaged}
-        for _ in range(_LOOKS):
-            for _ in task.losses(copies, stage, rng):
-                pass
-    activity = fabric.broadcast(activity)
+    activity = _activity(task, state.raw, state, stage, recipe, rng, fabric)
     host = torch.Generator().manual_seed(rng.initial_seed())
     return sum(
         redraw(state.raw[name], state.averages[name], state.optimizers[name], found, host)
         for name, found in activity.items()
     )
+
+
+def _silence(
+    task: Task, state: _State, stage: Stage, recipe: Recipe, rng: torch.Generator, fabric: Any
+) -> int:
+    """Take out what silent channels of the averaged networks would say; return how many there were."""
+    activity = _activity(task, state.raw | state.averages, state, stage, recipe, rng, fabric)
+    return sum(silence(state.averages[name], found) for name, found in activity.items())
 
 
 def _update(

@@ -235,6 +235,13 @@ _ALL: tuple[Recipe, ...] = (
         **_DENOISER_AGAIN,
     ),
     DenoiserRecipe(
+        name="denoiser-awake-cpu",
+        seed=8,
+        optimizer=Optimizer(lr=7e-4),
+        minutes=75,
+        **_DENOISER_AGAIN,
+    ),
+    DenoiserRecipe(
         name="denoiser-mapped-cpu",
         seed=7,
         taught=0.7,

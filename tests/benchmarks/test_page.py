@@ -61,3 +61,25 @@ def test_one_row_is_taken_and_the_others_stay(tmp_path: Path) -> None:
     assert lines[-1] == "Rows of Ours: unified: commit abcdef0."
     assert len(lines) == 3
     assert image in text
+
+
+def test_rows_measured_at_another_time_keep_their_commit(tmp_path: Path) -> None:
+    rows, folder = rows_of("awgn"), run(tmp_path, "awgn", [])
+
+    def remarks(text: str) -> list[str]:
+        return [line for line in text.splitlines() if line.startswith("Rows of ")]
+
+    text = "\n\n".join(
+        block for block in section_of("awgn").split("\n\n") if not block.startswith("Rows of ")
+    )
+    text += "\n\nRows of Ours: denoiser; Ours: unified: commit 1111111.\n\nRows of Input: commit 2222222."
+    once = merged_section(text, rows, folder, ["unified", "multiscale"])
+    assert remarks(once) == [
+        "Rows of Ours: denoiser: commit 1111111.",
+        "Rows of Input: commit 2222222.",
+        "Rows of Ours: unified; Ours: multiscale: commit abcdef0.",
+    ]
+    assert remarks(merged_section(once, rows, folder, ["denoiser", "input"])) == [
+        "Rows of Ours: unified; Ours: multiscale: commit abcdef0.",
+        "Rows of Ours: denoiser; Input: commit abcdef0.",
+    ]

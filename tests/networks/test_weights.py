@@ -258,7 +258,7 @@ def test_tiles_of_every_shipped_denoiser_differ_by_less_than_half_a_grey_level(
     clean = picture(networks.card(name).channels)
     noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=rng)
     network = networks.load(name)
-    tiles = networks.tiled(network, noisy, 25 / 255, tile=128, overlap=64)
+    tiles = networks.tiled(network, noisy, 25 / 255, tile=128, overlap=96)
     assert (tiles - network(noisy, 25 / 255)).abs().max() < 0.5 / 255
 
 
@@ -271,3 +271,18 @@ def test_bfloat16_costs_every_shipped_denoiser_little(name: str, rng: torch.Gene
         for dtype in (torch.float32, torch.bfloat16)
     ]
     assert errors[1] < 1.01 * errors[0]
+
+
+@pytest.mark.parametrize("level", [1, 15, 50, 75])
+@pytest.mark.parametrize("name", DENOISERS)
+def test_answers_of_every_shipped_denoiser_stay_near_the_image_range(name: str, level: int) -> None:
+    # Images unlike the photos of the trainings: rings finer towards the border, and flat squares of random colours.
+    network = networks.load(name)
+    top = min(level / 255, networks.card(name).sigma_range[1])
+    j = torch.arange(-64.0, 64.0)
+    rings = 0.5 + 0.5 * torch.cos((j[:, None] ** 2 + j**2) / 128).expand(network.channels, 128, 128)
+    squares = torch.rand(network.channels, 8, 8, generator=torch.Generator().manual_seed(0))
+    squares = squares.repeat_interleave(16, 1).repeat_interleave(16, 2)
+    answer = network(torch.stack([rings, squares]), top)
+    assert answer.min() > -0.5
+    assert answer.max() < 1.5

@@ -53,7 +53,7 @@ def test_a_noise_map_turns_with_the_image(level, settings):
 
 def test_a_noise_map_is_cut_into_tiles_with_the_image():
     x, level = torch.rand(1, 1, 200, 150), 0.2 * torch.rand(1, 1, 200, 150)
-    assert torch.allclose(Denoiser(pixelwise, tile=96).denoise(x, level), x - level, atol=1e-6)
+    assert torch.allclose(Denoiser(pixelwise, tile=128).denoise(x, level), x - level, atol=1e-6)
 
 
 def test_a_noise_map_reaches_a_gray_network_with_every_channel(level):
@@ -215,8 +215,8 @@ def test_other_networks_see_large_images_whole_unless_tiles_are_asked_for(monkey
     x = torch.rand(1, 3, 160, 40)
     Denoiser(network).denoise(x, 0.1)
     assert sizes == [(160, 40)]
-    assert torch.allclose(Denoiser(network, tile=96).denoise(x, 0.1), x)
-    assert max(max(s) for s in sizes[1:]) == 96
+    assert torch.allclose(Denoiser(network, tile=128).denoise(x, 0.1), x)
+    assert max(max(s) for s in sizes[1:]) == 128
 
 
 # --- the shipped network ------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Channels of residual blocks that nothing raises above zero are found and drawn anew."""
+"""Channels of residual blocks that nothing raises above zero are found, drawn anew, and in the end taken out."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from invrestore.networks._blocks import ResidualBlock
-from invrestore.training import Optimizer, Recipe, Stage, Task, fit, load_checkpoint, make_fabric
-from invrestore.training._dormant import listen, redraw
+from invrestore.training import Optimizer, Outcome, Recipe, Stage, Task, fit, load_checkpoint, make_fabric
+from invrestore.training._dormant import listen, redraw, silence
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*")
 
@@ -110,6 +110,23 @@ def test_a_network_that_is_awake_stays_as_it_is() -> None:
     assert all(torch.equal(p, q) for p, q in zip(before, net.parameters(), strict=True))
 
 
+def test_silenced_channels_say_nothing_when_something_else_wakes_them() -> None:
+    net = network(SILENT)
+    known, strange = images(5), -images(5)
+    with torch.no_grad():
+        before = net(known)
+        with listen(net) as activity:
+            net(known)
+        assert (hidden(net, strange)[:, SILENT] > 0).any()
+        woken = net(strange)
+        assert silence(net, activity) == len(SILENT)
+        assert torch.equal(net(known), before)
+        assert not torch.allclose(net(strange), woken)
+        spoken = net(strange)
+        net[1].first.weight[SILENT] = 0
+        assert torch.equal(net(strange), spoken)
+
+
 class Denoising(Task):
     """A toy with silent channels."""
 
@@ -130,7 +147,7 @@ class Denoising(Task):
         return None
 
 
-def trained(folder: Path, *, revive: int | None, start: str = "", **options: Any) -> list[str]:
+def fitted(folder: Path, *, revive: int | None, start: str = "", **options: Any) -> tuple[Outcome, list[str]]:
     settings = Recipe(
         name="toy",
         stages=(Stage(patch=8, batch=2),),
@@ -141,8 +158,29 @@ def trained(folder: Path, *, revive: int | None, start: str = "", **options: Any
         licence="",
     )
     said: list[str] = []
-    fit(Denoising(SILENT), settings, folder, fabric=make_fabric(settings, "cpu"), say=said.append, **options)
-    return [line for line in said if "silent" in line]
+    fabric = make_fabric(settings, "cpu")
+    outcome = fit(Denoising(SILENT), settings, folder, fabric=fabric, say=said.append, **options)
+    return outcome, said
+
+
+def trained(folder: Path, **options: Any) -> list[str]:
+    """What is said of silent channels while a training lasts."""
+    return [line for line in fitted(folder, **options)[1] if "anew" in line]
+
+
+def test_at_the_end_what_is_still_silent_is_taken_out(tmp_path: Path) -> None:
+    whole, said = fitted(tmp_path / "whole", revive=None)
+    assert "step 9: 3 silent channels taken out" in said
+    weight = whole.players["net"][1].second.weight
+    assert (weight[:, SILENT] == 0).all()
+    assert (weight[:, 0] != 0).any()
+    part, said = fitted(tmp_path / "parts", revive=None, pause_step=5)
+    assert not any("silent" in line for line in said)
+    assert (part.players["net"][1].second.weight[:, SILENT] != 0).any()
+    # A checkpoint is of the training, not of what is exported: going on and asking again give the same.
+    for _ in range(2):
+        again, said = fitted(tmp_path / "parts", revive=None, resume=True)
+        assert torch.equal(again.players["net"][1].second.weight, weight)
 
 
 def test_training_looks_every_so_many_steps_and_at_once_when_it_starts_from_weights(tmp_path: Path) -> None:
