@@ -191,12 +191,12 @@ def sizes(network):
 
 def test_large_images_go_through_networks_of_this_package_in_tiles(network, sizes, monkeypatch):
     monkeypatch.setattr(module, "_WHOLE_PIXELS", 150 * 150)
-    monkeypatch.setattr(module, "_TILE", 96)
+    monkeypatch.setattr(module, "_TILE", 128)
     y = torch.rand(2, 1, 160, 150)
     whole = Denoiser(network, tile=0).denoise(y, 0.1)
     assert sizes == [160]
     tiles = Denoiser(network).denoise(y, torch.tensor([0.1, 0.1]))
-    assert max(sizes[1:]) == 96
+    assert max(sizes[1:]) == 128
     assert float((tiles - whole).abs().max()) < 1e-5
     sizes.clear()
     Denoiser(network).denoise(y[..., :140], 0.1)
