@@ -9,7 +9,8 @@ Each run is what ``invrestore train`` does with ``--point-loss``, ``--gan-only``
 schedule of that length; ``--steps`` makes runs equally long where the machine has other work. Scores are those of the
 card, on held-out images. The table has means and standard deviations over seeds, then for each neighbouring pair the
 difference and the number of seeds that agree. It is written to
-`benchmarks/results/VERSION/quality/orderings-NAME.csv` and printed, also from a part of the runs (``--table``).
+`benchmarks/results/VERSION/quality/orderings-NAME.csv` and printed, also from a part of the runs (``--table``). With
+``--recipe``, its name is added to that of the file.
 """
 
 from __future__ import annotations
@@ -181,7 +182,7 @@ def main() -> None:
     if found:
         target = RESULTS / "quality"
         target.mkdir(parents=True, exist_ok=True)
-        stem = f"orderings-{options.ordering}"
+        stem = f"orderings-{options.ordering}" + (f"-{recipe.name}" if options.recipe else "")
         write_bytes(target / f"{stem}.csv", csv_text(found).encode(), force=True)
         details = json.dumps({"length": changes, **environment()}, indent=1) + "\n"
         write_bytes(target / f"{stem}-environment.json", details.encode(), force=True)
