@@ -251,6 +251,7 @@ _LARGE_SQUARES: dict[str, Any] = {
     "tests": {"white": Block(size=(64, 64), told=0.0), "cluttered": Clutter(size=(16, 64))},
 }
 _WIDE = {"widths": [24, 48, 80, 112, 128, 128], "blocks": [1, 1, 1, 2, 2, 2], "informed": True}
+_SCATTERED = {"widths": [32, 64, 96, 128, 128], "blocks": [1, 1, 2, 2, 1], "informed": True}
 
 _xgan_block_last_cpu = _xgan_cpu(
     "xgan-block-last",
@@ -275,6 +276,25 @@ _xgan_block_last_cpu = _xgan_cpu(
         ),
         "minutes": 60,
     },
+)
+
+_xgan_sparse_last_cpu = _xgan_cpu(
+    "xgan-sparse-last",
+    points=True,
+    # Whole faces: between the samples of one in a hundred pixels, only the coarse scales see enough of them.
+    patch=128,
+    arguments=_SCATTERED,
+    optimizer=_SLOW_MUON,
+    **_SPARSE | {"checkpoint": "xgan-sparse", "start": "xgan-sparse", "seed": 1, "minutes": 60},
+)
+
+_xgan_colornoise_last_cpu = _xgan_cpu(
+    "xgan-colornoise-last",
+    points=False,
+    patch=128,
+    arguments=_SCATTERED | {"residual": False},
+    optimizer=_SLOW_MUON,
+    **_COLOURED | {"checkpoint": "xgan-colornoise", "start": "xgan-colornoise", "seed": 1, "minutes": 60},
 )
 
 _xgan_sparse_paper_cpu = _xgan(
@@ -388,25 +408,12 @@ RESTORERS = (
     _xgan("xgan-sparse", points=True, **_SPARSE),
     _xgan("xgan-colornoise", points=False, **_COLOURED),
     _xgan("xgan-block", points=True, **_LARGE_SQUARES),
+    _xgan_cpu("xgan-sparse", points=True, patch=64, arguments=_SCATTERED, **_SPARSE),
+    _xgan_sparse_last_cpu,
     _xgan_cpu(
-        "xgan-sparse",
-        points=True,
-        patch=64,
-        arguments={"widths": [32, 64, 96, 128, 128], "blocks": [1, 1, 2, 2, 1], "informed": True},
-        **_SPARSE,
+        "xgan-colornoise", points=False, patch=64, arguments=_SCATTERED | {"residual": False}, **_COLOURED
     ),
-    _xgan_cpu(
-        "xgan-colornoise",
-        points=False,
-        patch=64,
-        arguments={
-            "widths": [32, 64, 96, 128, 128],
-            "blocks": [1, 1, 2, 2, 1],
-            "informed": True,
-            "residual": False,
-        },
-        **_COLOURED,
-    ),
+    _xgan_colornoise_last_cpu,
     _xgan_cpu("xgan-block", points=True, patch=128, arguments=_WIDE, optimizer=_SLOW_MUON, **_SQUARES),
     _xgan_block_last_cpu,
     _xgan_sparse_paper_cpu,
