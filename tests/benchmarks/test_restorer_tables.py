@@ -137,6 +137,18 @@ def test_runs_of_another_length_are_other_runs(tmp_path):
     assert restorer_orderings.metrics_of(tmp_path, adjust(recipe, steps=6), 0) is None
 
 
+def test_orderings_of_another_recipe_leave_the_file_of_the_usual_one_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(restorer_orderings, "RESULTS", tmp_path / "results")
+    for name in ("cascade-cpu", "cascade-paper-cpu"):
+        write_card(tmp_path / "runs", adjust(RECIPES[name], steps=5), 0, psnr_hole=20.0)
+    options = ["cascade", "--table", "--steps", "5", "--out", str(tmp_path / "runs")]
+    for more in ([], ["--recipe", "cascade-paper-cpu"]):
+        monkeypatch.setattr("sys.argv", ["restorer_orderings", *options, *more])
+        restorer_orderings.main()
+    found = {path.name for path in (tmp_path / "results" / "quality").glob("*.csv")}
+    assert found == {"orderings-cascade.csv", "orderings-cascade-cascade-paper-cpu.csv"}
+
+
 @pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning.*")
 def test_trained_variant_leaves_weights_and_scores(tmp_path):
     rng = np.random.default_rng(0)
