@@ -25,6 +25,8 @@ LIMIT = 4 * 2**30
 LEVELS = (5, 25, 50)
 """In 8-bit units."""
 
+PHOTOS = ("astronaut", "chelsea", "coffee")
+
 WORKS = ("nothing", "denoise", "deblur, 1 step")
 
 
@@ -55,8 +57,8 @@ def measure(name: str) -> dict[str, float]:
 
 
 def seams(side: int = 640, tile: int = 384) -> dict[str, float]:
-    """Largest difference between tiles and the whole picture, in 8-bit units, for each level."""
-    x = photo("astronaut", side)
+    """Largest difference between tiles and the whole picture over some photos, in 8-bit units, for each level."""
+    x = torch.cat([photo(name, side) for name in PHOTOS])
     network = ir.priors.load("denoiser").network
     found = {}
     for level in LEVELS:
