@@ -173,7 +173,7 @@ class Degraded:
     known: Tensor
 
 
-class _Part(NamedTuple):
+class Part(NamedTuple):
     """Some images of a batch and what was done to them.
 
     Attributes:
@@ -215,45 +215,47 @@ class Degrader:
 
     def __call__(self, clean: Tensor, rng: torch.Generator) -> Degraded:
         """Degrade images (B, C, H, W) in [0, 1] with random numbers of the device they are on."""
-        kinds = torch.multinomial(self.shares.to(rng.device), len(clean), replacement=True, generator=rng)
         fields: list[list[Tensor]] = [[], [], [], []]
+        for view, y, operator, sigma, true in self.parts(clean, rng):
+            told = sigma * (1 + 0.1 * _normal(sigma.shape, rng)) if bool(sigma.any()) else sigma
+            fields[0].append(network_input(y, operator, told.clamp(0, 1), informed=self.informed))
+            fields[1].append(view)
+            known = _known(operator, view) if true is None else true.to(view.dtype)
+            # Only a mask leaves samples as they were, and its measurement has the size of the image.
+            fields[2].append((y if isinstance(operator, Mask) else view) * known)
+            fields[3].append(known)
+        return Degraded(*(torch.cat(field) for field in fields))
+
+    def parts(self, clean: Tensor, rng: torch.Generator) -> Iterator[Part]:
+        """Yield images (B, C, H, W) in [0, 1] in their order, a few with one operator at a time, as measured."""
+        kinds = torch.multinomial(self.shares.to(rng.device), len(clean), replacement=True, generator=rng)
         start = 0
         # The first images suffer the first kind, and so on: those of one kind are degraded together.
         for kind, count in enumerate(torch.bincount(kinds).tolist()):
-            if not count:
-                continue
-            images = clean[start : start + count]
-            start += count
-            for view, y, operator, sigma, true in self._parts(kind, images, clean, rng):
-                told = sigma * (1 + 0.1 * _normal(sigma.shape, rng)) if bool(sigma.any()) else sigma
-                fields[0].append(network_input(y, operator, told.clamp(0, 1), informed=self.informed))
-                fields[1].append(view)
-                known = _known(operator, view) if true is None else true.to(view.dtype)
-                # Only a mask leaves samples as they were, and its measurement has the size of the image.
-                fields[2].append((y if isinstance(operator, Mask) else view) * known)
-                fields[3].append(known)
-        return Degraded(*(torch.cat(field) for field in fields))
+            if count:
+                yield from self._of_kind(kind, clean[start : start + count], clean, rng)
+                start += count
 
-    def _parts(self, index: int, x: Tensor, batch: Tensor, rng: torch.Generator) -> Iterator[_Part]:
+    def _of_kind(self, index: int, x: Tensor, batch: Tensor, rng: torch.Generator) -> Iterator[Part]:
         d = self.degradations[index]
         none = x.new_zeros(len(x))
         if isinstance(d, Noisy):
             sigma = uniform(d.sigma, len(x), rng)
             y = x + sigma.view(-1, 1, 1, 1) * _normal(x.shape, rng)
-            yield _Part(y, y, Identity(), sigma)
+            yield Part(y, y, Identity(), sigma)
         elif isinstance(d, Blurred):
             bank = self.kernels[index].to(x)
             chosen = torch.randint(len(bank), (len(x),), generator=rng, device=rng.device)
             operator = Blur(bank[chosen], padding="circular")
             sigma = uniform(d.sigma, len(x), rng)
             y = operator(x) + sigma.view(-1, 1, 1, 1) * _normal(x.shape, rng)
-            yield _Part(y, y, operator, sigma)
+            yield Part(y, y, operator, sigma)
         elif isinstance(d, Compressed):
             for part in torch.split(x, self._CHUNK):
                 chroma = d.subsampling[_whole((0, len(d.subsampling) - 1), rng)]
                 code = JPEG(_whole(d.quality, rng), subsampling=chroma)
                 y = code(part)
-                yield _Part(y, y, code, none[: len(part)])
+                yield Part(y, y, code, none[: len(part)])
         elif isinstance(d, Reduced):
             for part in torch.split(x, self._CHUNK):
                 factor = d.factor[_whole((0, len(d.factor) - 1), rng)]
@@ -262,19 +264,19 @@ class Degrader:
                 small = reduce(part)
                 y = small + sigma.view(-1, 1, 1, 1) * _normal(small.shape, rng)
                 view = F.interpolate(y, scale_factor=factor, mode="nearest")
-                yield _Part(view[..., : part.shape[-2], : part.shape[-1]], y, reduce, sigma)
+                yield Part(view[..., : part.shape[-2], : part.shape[-1]], y, reduce, sigma)
         elif isinstance(d, Sparse):
             masks = [_samples(d, image, rng) for image in x]
             mask = Mask(torch.cat(masks).to(x.device))
-            yield _Part(x.masked_fill(~mask.mask, 1.0), mask(x), mask, none)
+            yield Part(x.masked_fill(~mask.mask, 1.0), mask(x), mask, none)
         elif isinstance(d, ColoredPixels):
             y, _ = corruptions.ColorNoise(d.amount)(x, rng)
-            yield _Part(y, y, Identity(), none)
+            yield Part(y, y, Identity(), none)
         else:
             yield from _squares(d, x, batch, rng)
 
 
-def _squares(d: Block | Clutter, x: Tensor, batch: Tensor, rng: torch.Generator) -> Iterator[_Part]:
+def _squares(d: Block | Clutter, x: Tensor, batch: Tensor, rng: torch.Generator) -> Iterator[Part]:
     # Sorted, so that the images keep their order when those that are told are taken out.
     told = (torch.rand(len(x), generator=rng, device=rng.device) >= d.told).sort().values.logical_not()
     views, known = [], []
@@ -293,10 +295,10 @@ def _squares(d: Block | Clutter, x: Tensor, batch: Tensor, rng: torch.Generator)
             some, sigma = view[chosen], x.new_zeros(int(chosen.sum()))
             if is_told:
                 operator: Operator = Mask(mask[chosen])
-                yield _Part(some, operator(some), operator, sigma)
+                yield Part(some, operator(some), operator, sigma)
             else:
                 true = mask[chosen] if isinstance(d, Block) else None
-                yield _Part(some, some, Identity(), sigma, true)
+                yield Part(some, some, Identity(), sigma, true)
 
 
 def _samples(d: Sparse, image: Tensor, rng: torch.Generator) -> Tensor:

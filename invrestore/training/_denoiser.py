@@ -21,6 +21,8 @@ from invrestore.data import PatchPool, read_pack
 from invrestore.errors import TrainingError
 from invrestore.networks import DenoiserNetwork
 from invrestore.priors import Denoiser
+from invrestore.training._degradations import Degrader
+from invrestore.training._plugged import seen_when_plugged
 from invrestore.training._recipe import DenoiserRecipe, Recipe, Stage
 from invrestore.training._task import FEW, RecipeTask
 
@@ -45,6 +47,7 @@ class DenoiserTask(RecipeTask):
         self.teacher = deepcopy(network).eval().requires_grad_(False) if recipe.taught else None
         self.recipe = recipe
         self.pool = pool
+        self.degrade = Degrader(recipe.problems, informed=False, seed=recipe.seed)
         self.test_images = list(test_images)
         self.protocol = (
             f"mean RGB PSNR in dB on {recipe.test_folder} ({len(self.test_images)} images), noise of seed 0 for "
@@ -89,6 +92,7 @@ class DenoiserTask(RecipeTask):
         kind = torch.rand(stage.batch, generator=host)
         mapped = int((kind < self.recipe.maps).sum())
         gray = int((kind > 1 - self.recipe.gray).sum())
+        plugged = int((kind > 1 - self.recipe.gray - self.recipe.plugged).sum()) - gray
         if gray:
             ours = slice(mapped, mapped + gray)
             clean[ours] = metrics.rgb_to_y(clean[ours], full_range=True)
@@ -98,10 +102,22 @@ class DenoiserTask(RecipeTask):
             share[:mapped] = _share_of_noise(mapped, stage.patch, rng, host)
             sigma = sigma * share
         noisy = clean + sigma * noise
+        special = mapped + gray + plugged
+        if plugged:
+            ours = slice(mapped + gray, special)
+            noisy[ours], level = seen_when_plugged(
+                players["denoiser"],
+                clean[ours],
+                self.degrade,
+                steps=self.recipe.plugged_steps,
+                rng=rng,
+                host=host,
+            )
+            sigma[ours] = level.view(-1, 1, 1, 1)
         target = clean
-        if self.teacher is not None and mapped + gray < stage.batch:
-            # Of noise that differs from pixel to pixel the teacher need not know anything.
-            plain = slice(mapped + gray, None)
+        if self.teacher is not None and special < stage.batch:
+            # Of noise that differs from pixel to pixel, or is none, the teacher need not know anything.
+            plain = slice(special, None)
             target = clean.clone()
             target[plain] = clean[plain].lerp(
                 self._lesson(noisy[plain], sigma[plain, :, 0, 0].flatten(), host), self.recipe.taught

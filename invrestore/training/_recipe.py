@@ -8,6 +8,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from invrestore.networks._precision import has_matrix_units
+from invrestore.training._degradations import Degradation
 
 __all__ = ["DenoiserRecipe", "GanRecipe", "GanStage", "Optimizer", "Recipe", "Source", "Stage"]
 
@@ -184,6 +185,11 @@ class DenoiserRecipe(Recipe):
             fill in missing ones.
         gray: Share of the crops that are gray: three equal channels with one noise in all of them, the square root of
             3 below the level that is told, as `priors.Denoiser` shows gray images to a colour network.
+        plugged: Share of the crops that the network sees as plug-and-play would show them to it: measured, and
+            restored by half-quadratic splitting with the network itself up to a step drawn at random. What data steps
+            leave is no white noise; it teaches the network to remove that too.
+        problems: How those crops are measured.
+        plugged_steps: Steps of the schedule of that splitting, the more the dearer.
         test_sigmas: Noise levels of the scores.
     """
 
@@ -196,6 +202,9 @@ class DenoiserRecipe(Recipe):
     taught_views: int = Field(default=4, ge=1, le=8)
     maps: float = Field(default=0.0, ge=0, le=1)
     gray: float = Field(default=0.0, ge=0, le=1)
+    plugged: float = Field(default=0.0, ge=0, le=1)
+    problems: tuple[Degradation, ...] = ()
+    plugged_steps: int = Field(default=8, ge=1)
     test_folder: str = "cbsd68"
     test_sigmas: tuple[float, ...] = (15 / 255, 25 / 255, 50 / 255)
 
@@ -209,8 +218,12 @@ class DenoiserRecipe(Recipe):
 
     @model_validator(mode="after")
     def _kinds_of_crops(self) -> DenoiserRecipe:
-        if self.maps + self.gray > 1:
-            raise ValueError("maps and gray are shares of the crops and add up to 1 at most")
+        if self.maps + self.gray + self.plugged > 1:
+            raise ValueError("maps, gray and plugged are shares of the crops and add up to 1 at most")
+        if bool(self.plugged) != bool(self.problems):
+            raise ValueError(
+                "plugged and problems go together: a share of the crops, and how they are measured"
+            )
         if self.gray and self.arguments.get("channels", 3) == 1:
             raise ValueError("every crop of a network of one channel is gray; leave gray at 0")
         return self

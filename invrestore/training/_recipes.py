@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from invrestore.training._degradations import Blurred, Compressed, Reduced, Sparse
 from invrestore.training._high_level_recipe import HighLevelRecipe, JointRecipe
 from invrestore.training._recipe import DenoiserRecipe, GanRecipe, GanStage, Optimizer, Recipe, Source, Stage
 from invrestore.training._restorer_recipes import PHOTO_LICENCE, PHOTOS, RESTORERS
@@ -240,6 +241,21 @@ _ALL: tuple[Recipe, ...] = (
         optimizer=Optimizer(lr=7e-4),
         minutes=75,
         **_DENOISER_AGAIN,
+    ),
+    DenoiserRecipe(
+        name="denoiser-plugged-cpu",
+        seed=9,
+        plugged=0.35,
+        problems=(
+            Reduced(weight=3, sigma=(0, 0)),
+            Sparse(weight=2, keep=(0.1, 0.6), guided=0),
+            Blurred(weight=2, sigma=(0.01, 0.05)),
+            Compressed(weight=1),
+        ),
+        optimizer=Optimizer(lr=5e-4),
+        minutes=75,
+        # Sides that all factors of the reduction divide.
+        **_DENOISER_AGAIN | {"stages": (Stage(until=0.5, patch=96, batch=8), Stage(patch=144, batch=4))},
     ),
     DenoiserRecipe(
         name="denoiser-mapped-cpu",

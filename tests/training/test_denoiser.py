@@ -7,6 +7,7 @@ import torch
 from invrestore.data import PatchPool
 from invrestore.networks import UNet
 from invrestore.training import DenoiserRecipe, DenoiserTask, Optimizer, Stage, score_denoiser
+from invrestore.training._degradations import Noisy, Reduced
 
 
 def tiny_recipe(**changes: object) -> DenoiserRecipe:
@@ -174,10 +175,40 @@ def test_only_crops_of_one_level_are_taught(pool: PatchPool) -> None:
     assert losses[0] == losses[1]
 
 
+def test_the_asked_share_of_crops_is_seen_as_plug_and_play_shows_them() -> None:
+    reduced = {"plugged": 0.5, "problems": (Reduced(factor=(2,), sigma=(0, 0)),), "plugged_steps": 1}
+    noisy, levels = heard(flat(), gray=0.25, **reduced)
+    # They are told the first strength of the schedule, and have the mean that was measured; the others have noise.
+    plugged = levels[:, 0, 0, 0] > 0.2
+    assert 0.4 < float(plugged.float().mean()) < 0.6
+    assert levels[plugged].unique().tolist() == pytest.approx([70 / 255])
+    assert noisy[plugged].mean((1, 2, 3)).tolist() == pytest.approx(
+        [128 / 255] * int(plugged.sum()), abs=0.02
+    )
+    assert levels[~plugged].unique().tolist() == pytest.approx([0.1])
+    assert float((noisy[~plugged] - 128 / 255).flatten(1).std(1).min()) > 0.04
+
+
+def test_crops_that_plug_and_play_shows_are_compared_with_the_clean_ones(pool: PatchPool) -> None:
+    recipe = tiny_recipe(
+        loss="mse", plugged=1.0, problems=(Noisy(sigma=(0.1, 0.1)),), taught=0.7, start="denoiser"
+    )
+    network, stage = Half(), Stage(patch=20, batch=64)
+    task = DenoiserTask(network, recipe, pool)
+    ((_, loss),) = task.losses({"denoiser": network}, stage, torch.Generator().manual_seed(0))
+    clean = pool.crops(64, 20, torch.Generator().manual_seed(0)).float() / 255
+    # Half of a noisy image differs from the clean one by half of the image and half of the noise.
+    assert float(loss) == pytest.approx(float((clean / 2).square().mean()) + 0.05**2, rel=0.02)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"maps": 0.7, "gray": 0.4}, "add up to 1"),
+        ({"gray": 0.7, "plugged": 0.4, "problems": (Reduced(),)}, "add up to 1"),
+        ({"plugged": 0.4}, "go together"),
+        ({"problems": (Reduced(),)}, "go together"),
+        ({"plugged": 0.4, "problems": (Reduced(),), "plugged_steps": 0}, "plugged_steps"),
         ({"gray": 0.1, "arguments": {"channels": 1}}, "one channel"),
         ({"maps": -0.1}, "maps"),
         ({"taught_views": 9}, "taught_views"),
