@@ -28,6 +28,10 @@ class _Listener:
         self.calls += 1
         return x if self.calls > self.until else self.network(x, sigma).to(x.dtype)
 
+    def has_heard_enough(self, step: int, x: Tensor) -> bool:
+        """Stop a solver, as its callback, once there is nothing more to hear."""
+        return self.calls > self.until
+
 
 @torch.no_grad()
 def seen_when_plugged(
@@ -64,7 +68,7 @@ def seen_when_plugged(
             sigma=part.sigma,
             method="hqs",
             max_steps=steps,
-            callback=lambda step, _, last=until + 1: step >= last,
+            callback=listener.has_heard_enough,
         )
         assert listener.heard is not None
         x, sigma = listener.heard
